@@ -1,0 +1,28 @@
+//! Prints one line: the smallest program.
+//!
+//! # What you will see
+//!
+//! ```console
+//! hello from the guest
+//! ```
+//!
+//! # Where to look
+//!
+//! Guest: `println!` in `guest-kernel/src/console.rs` ends in `outb` (`guest-kernel/src/cpu/port.rs`). Each byte
+//! leaves the machine once. Host: the exit arrives in `vmm/src/run_loop.rs` and is answered by
+//! `vmm/src/devices/debug_console.rs`.
+//!
+//! # Exercises
+//!
+//! 1. Print your name after the greeting.
+//! 2. End with exit code 7: `guest_kernel::power::exit(7)`. `echo $?` after `cargo xtask run` says 7.
+
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use guest_kernel::{entry, println};
+
+entry!(main);
+
+fn main() {
+    println!("hello from the guest");
+}

@@ -1,0 +1,8 @@
+//! The CPU: one hardware thing a file. Assembly lives here and in [`boot`](crate::boot), nowhere else.
+
+pub mod halt;
+pub mod port;
+
+/// What the host build says when code needs the machine.
+pub(crate) const NOT_IN_A_MACHINE: &str =
+    "this code runs inside the virtual machine only: start it with `cargo xtask run PROGRAM`";

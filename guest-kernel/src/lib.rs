@@ -1,0 +1,72 @@
+//! The guest kernel: what runs inside the machine that the VMM makes.
+//!
+//! Boot order: the VMM enters `_start` ([`boot`]) with a stack, identity-mapped memory and long mode on; `_start`
+//! calls Rust, which calls the program's `main`; when `main` returns the guest ends with exit code 0.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`boot`] | the first instruction in the machine, then Rust |
+//! | [`console`] | `outb` to port 0xE9; `print!`, `println!` |
+//! | [`power`] | how a guest ends |
+//! | [`cpu`] | one hardware thing a file; the assembly |
+//! | `panic` | the last words |
+//!
+//! A program is one file in `src/bin`:
+//!
+//! ```
+//! #![cfg_attr(target_os = "none", no_std, no_main)]
+//! use guest_kernel::{entry, println};
+//!
+//! entry!(main);
+//!
+//! fn main() {
+//! # if cfg!(target_os = "none") {
+//!     println!("hello from the guest");
+//! # }
+//! }
+//! ```
+//!
+//! On the host (`cargo test`, an editor) this crate builds with `std`: pure logic is tested there, and what only
+//! exists in the machine panics with a sentence that says so.
+
+#![cfg_attr(target_os = "none", no_std)]
+
+pub mod boot;
+pub mod console;
+pub mod cpu;
+#[cfg(target_os = "none")]
+mod panic;
+pub mod power;
+
+pub use boot::boot_info;
+pub use shared_abi::{BootInfo, Gpa, Gva};
+
+/// Names the function that a program starts with: `entry!(main);`.
+///
+/// In the machine it makes the symbol that `_start` calls. On the host it keeps the program a valid program, so
+/// that editors and `cargo build --workspace` see nothing unusual.
+#[macro_export]
+macro_rules! entry {
+    (main) => {
+        $crate::entry!(@symbol main);
+    };
+    ($main:path) => {
+        $crate::entry!(@symbol $main);
+
+        #[cfg(not(target_os = "none"))]
+        fn main() {
+            $main()
+        }
+    };
+    (@symbol $main:path) => {
+        #[cfg(target_os = "none")]
+        const _: () = {
+            // The name is `guest_main` for the linker; no other item has it, or linking fails.
+            #[unsafe(no_mangle)]
+            extern "C" fn guest_main() {
+                let main: fn() = $main;
+                main();
+            }
+        };
+    };
+}

@@ -1,0 +1,82 @@
+//! The map of guest-physical memory at start.
+//!
+//! ```text
+//! GPA           what                      rights  size
+//! 0x0000_0000 ┌ null page                 ---     4 KiB    never mapped: a null dereference faults
+//! 0x0000_1000 ├ boot info                 r--     4 KiB    `BootInfo`
+//! 0x0000_2000 ├ arguments                 r--     56 KiB   the guest's command line
+//! 0x0001_0000 ├ free                      rw-     188 KiB
+//! 0x0003_F000 ├ stack guard               ---     4 KiB    never mapped: a stack overflow faults
+//! 0x0004_0000 ├ stack                     rw-     256 KiB  grows down from 0x0008_0000
+//! 0x0008_0000 ├ page tables               rw-     512 KiB  PML4 first; when they need more than this, all of
+//!             │                                            them lie at the end of low RAM instead
+//! 0x0010_0000 ├ kernel image              r-x …   each segment with its own rights
+//!             ├ free RAM                  rw-
+//! 0xC000_0000 ├ hole                      ---     1 GiB    interrupt controllers and devices; no RAM
+//! 0x1_0000_0000 free RAM                  rw-     what RAM is left beyond the first 3 GiB
+//! ```
+//!
+//! Every mapping is identity: GVA = GPA. A foreign image may lie anywhere in free RAM; ours starts at 1 MiB.
+
+use crate::addr::{Gpa, PAGE_SIZE};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// The page at address 0, never mapped.
+pub const NULL_PAGE: Gpa = Gpa(0);
+/// Size of the null page, in bytes.
+pub const NULL_PAGE_SIZE: u64 = PAGE_SIZE;
+
+/// Where the host writes [`BootInfo`](crate::BootInfo).
+pub const BOOT_INFO: Gpa = Gpa(NULL_PAGE.0 + NULL_PAGE_SIZE);
+/// Room for the boot info, in bytes.
+pub const BOOT_INFO_SIZE: u64 = PAGE_SIZE;
+
+/// Where the guest's arguments lie: NUL-terminated strings, one after the other.
+pub const ARGUMENTS: Gpa = Gpa(BOOT_INFO.0 + BOOT_INFO_SIZE);
+/// The most that all arguments with their NULs may take, in bytes.
+pub const ARGUMENTS_MAX_SIZE: u64 = 56 * KIB;
+
+/// First byte of the stack; it grows down towards this address.
+pub const STACK: Gpa = Gpa(256 * KIB);
+/// Size of the stack, in bytes.
+pub const STACK_SIZE: u64 = 256 * KIB;
+/// First address above the stack: the initial stack pointer.
+pub const STACK_END: Gpa = Gpa(STACK.0 + STACK_SIZE);
+/// Size of the unmapped page below the stack, in bytes.
+pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;
+/// The unmapped page below the stack.
+pub const STACK_GUARD: Gpa = Gpa(STACK.0 - STACK_GUARD_SIZE);
+
+/// Where the first page tables lie when they fit into [`LOW_PAGE_TABLES_SIZE`].
+pub const LOW_PAGE_TABLES: Gpa = STACK_END;
+/// Room for page tables below the kernel image, in bytes: 128 tables.
+pub const LOW_PAGE_TABLES_SIZE: u64 = 512 * KIB;
+
+/// Where our own guest kernels are linked (`guest-kernel/link.ld` says the same; a test compares).
+pub const KERNEL: Gpa = Gpa(MIB);
+
+/// End of the RAM that lies below the device hole.
+pub const LOW_RAM_MAX_END: Gpa = Gpa(3 * GIB);
+/// Start of the RAM that lies above the device hole.
+pub const HIGH_RAM: Gpa = Gpa(4 * GIB);
+
+/// The least RAM a machine can have, in bytes.
+pub const MIN_RAM_SIZE: u64 = 2 * MIB;
+/// The most RAM a machine can have, in bytes: with the hole, within the 39 physical address bits that every
+/// CPU with 1 GiB of address space per PDPT entry offers.
+pub const MAX_RAM_SIZE: u64 = 256 * GIB;
+
+// What must not overlap, and what must stay aligned.
+const _: () = assert!(ARGUMENTS.0 + ARGUMENTS_MAX_SIZE <= STACK_GUARD.0);
+const _: () = assert!(STACK_GUARD.0 + STACK_GUARD_SIZE == STACK.0);
+const _: () = assert!(LOW_PAGE_TABLES.0 + LOW_PAGE_TABLES_SIZE <= KERNEL.0);
+const _: () = assert!(KERNEL.0 < MIN_RAM_SIZE);
+const _: () = assert!(MAX_RAM_SIZE + (HIGH_RAM.0 - LOW_RAM_MAX_END.0) <= 1 << 39);
+const _: () = assert!(STACK_END.0.is_multiple_of(16));
+const _: () = assert!(
+    BOOT_INFO.page_offset() | ARGUMENTS.page_offset() | STACK.page_offset() | LOW_PAGE_TABLES.page_offset()
+        == 0
+);

@@ -1,0 +1,20 @@
+//! The contract between the VMM (host) and its guest kernels.
+//!
+//! Two programs that never link to each other meet here. What crosses the boundary is: guest RAM laid out as
+//! [`layout`] draws it, one [`BootInfo`] the host writes before the first instruction, bytes on the I/O
+//! [`ports`], and [`exit_code`]s. What never crosses: host pointers, Rust references, anything whose layout the
+//! compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
+//!
+//! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`].
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+pub mod addr;
+pub mod boot_info;
+pub mod exit_code;
+pub mod layout;
+pub mod ports;
+
+pub use addr::{Gpa, Gva};
+pub use boot_info::{BootInfo, RamRegion};

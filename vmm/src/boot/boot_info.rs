@@ -1,0 +1,53 @@
+//! Writes the `BootInfo` and the arguments. Guest side: `guest-kernel/src/boot.rs`.
+
+use shared_abi::boot_info::{BootInfo, RamRegion};
+use shared_abi::{Gpa, layout};
+
+use crate::boot::guest_map::GuestMap;
+use crate::error::{Error, Result};
+use crate::memory::GuestMemory;
+
+/// The arguments as they lie in guest memory: each with a NUL behind it.
+///
+/// # Errors
+/// [`Error::ArgumentWithNul`], [`Error::ArgumentsTooLong`].
+pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
+    let size = arguments.iter().map(|argument| argument.len() + 1).sum();
+    if size as u64 > layout::ARGUMENTS_MAX_SIZE {
+        return Err(Error::ArgumentsTooLong { size });
+    }
+    let mut bytes = Vec::with_capacity(size);
+    for (index, argument) in arguments.iter().enumerate() {
+        if argument.contains('\0') {
+            return Err(Error::ArgumentWithNul {
+                index,
+                argument: argument.clone(),
+            });
+        }
+        bytes.extend_from_slice(argument.as_bytes());
+        bytes.push(0);
+    }
+    Ok(bytes)
+}
+
+/// Writes both to their places.
+pub fn write(map: &GuestMap, arguments: &[u8], memory: &GuestMemory) {
+    let page_tables = map.page_tables();
+    let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
+    let info = BootInfo {
+        magic: BootInfo::MAGIC,
+        version: BootInfo::VERSION,
+        ram: map.ram(),
+        image: map.image(),
+        page_tables: RamRegion::new(page_tables.start, page_tables.end),
+        arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
+        vcpu_count: 1,
+    };
+    let bytes = info.to_words().map(u64::to_le_bytes);
+    memory
+        .write(layout::BOOT_INFO, bytes.as_flattened())
+        .expect("boot info lies in the first 2 MiB of RAM");
+    memory
+        .write(layout::ARGUMENTS, arguments)
+        .expect("arguments lie in the first 2 MiB of RAM");
+}

@@ -1,0 +1,57 @@
+//! From an ELF file to a CPU that can run it.
+//!
+//! The steps, in order; each has its file:
+//!
+//! 1. [`kernel`]: read and check the image's headers. Nothing of the machine exists yet, so a bad image costs nothing.
+//! 2. [`guest_map`]: decide what lies where in guest-physical memory, and with which rights.
+//! 3. [`kernel`]: copy the image's segments to their places.
+//! 4. [`page_tables`]: map everything to itself, with these rights.
+//! 5. [`boot_info`]: write what the guest wants to know.
+//! 6. [`cpu_mode`]: give the vCPU the registers of a CPU that is in 64-bit mode and about to fetch at the entry.
+
+pub mod boot_info;
+pub mod cpu_mode;
+pub mod guest_map;
+pub mod kernel;
+pub mod page_tables;
+
+use crate::config::VmConfig;
+use crate::error::Result;
+use crate::memory::GuestMemory;
+
+use cpu_mode::LongMode;
+use guest_map::GuestMap;
+use kernel::KernelImage;
+
+/// What a machine's memory holds when its first vCPU is about to start.
+#[derive(Debug)]
+pub struct Boot {
+    /// What lies where.
+    pub map: GuestMap,
+    /// The registers of the first vCPU.
+    pub cpu: LongMode,
+}
+
+/// Fills `memory` with everything the guest described by `config` needs at its first instruction.
+///
+/// # Errors
+/// What does not fit, and what is wrong with the image or the arguments.
+pub fn prepare(config: &VmConfig, mut image: KernelImage, memory: &GuestMemory) -> Result<Boot> {
+    let arguments = boot_info::encode_arguments(&config.arguments)?;
+    let map = GuestMap::plan(memory.size(), image.segments(), config.page_size)
+        .map_err(|error| error.for_image(&image))?;
+
+    image.load(memory)?;
+    page_tables::write(&map, &mut |gpa, table| {
+        memory
+            .write(gpa, table.as_bytes())
+            .expect("the map places page tables in RAM");
+    });
+    boot_info::write(&map, &arguments, memory);
+
+    let cpu = LongMode {
+        entry_gva: image.entry(),
+        page_tables_gpa: map.page_tables().start,
+    };
+    Ok(Boot { map, cpu })
+}

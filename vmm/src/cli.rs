@@ -1,0 +1,165 @@
+//! What can be typed, turned into a `VmConfig` once.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vmm::{Backing, Console, KernelSource, MemorySize, PageSize, VmConfig};
+
+/// Runs bare-metal x86-64 kernels on Linux KVM.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Boots a kernel and shows what it prints.
+    Run(Box<Run>),
+    /// Checks whether guests can run on this host, and says what to do if not.
+    Doctor(Doctor),
+    /// Prints the completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args, Debug)]
+#[command(after_help = RUN_EXAMPLES)]
+pub(crate) struct Run {
+    /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
+    image: PathBuf,
+
+    /// RAM of the machine: bytes, or a number with K, M or G. At least 2M, at most 256G.
+    #[arg(long, short, value_name = "SIZE", default_value = "16M")]
+    memory: MemorySize,
+
+    /// Size of the pages that map free RAM. The kernel image always has 4k pages.
+    #[arg(long, value_name = "SIZE", default_value = "2m")]
+    page_size: PageSizeWord,
+
+    /// Let the host merge equal pages of several machines (KSM).
+    #[arg(long)]
+    ksm: bool,
+
+    /// Align RAM to 2 MiB and back it with huge pages (THP).
+    #[arg(long)]
+    thp: bool,
+
+    /// Stop the guest after this time: seconds, or a number with ms, s or m.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    timeout: Option<Duration>,
+
+    /// What the guest finds as its arguments.
+    #[arg(last = true, value_name = "ARGUMENT")]
+    arguments: Vec<String>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// Print the checks as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A page size as people type it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum PageSizeWord {
+    /// 4 KiB.
+    #[value(name = "4k", alias = "4K")]
+    Size4K,
+    /// 2 MiB.
+    #[value(name = "2m", alias = "2M")]
+    Size2M,
+    /// 1 GiB, where the CPU has such pages.
+    #[value(name = "1g", alias = "1G")]
+    Size1G,
+}
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  vmm run kernel.elf
+  vmm run --memory 64G --page-size 4k kernel.elf
+  vmm run --timeout 500ms kernel.elf -- first second
+  vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
+
+`vmm --help` has the table of exit codes.";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0..99  the guest's own
+  2      wrong arguments
+  100    the host could not do its work
+  101    the guest panicked
+  102    the guest died: triple fault, emulation failure, unexpected exit
+  124    the time limit was reached
+  130    Ctrl-C (or SIGTERM)";
+
+impl Run {
+    /// The configuration these words mean.
+    pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
+        let mut config = VmConfig::new(KernelSource::File(self.image));
+        config.memory = self.memory;
+        config.backing = Backing {
+            mergeable: self.ksm,
+            huge: self.thp,
+        };
+        config.page_size = match self.page_size {
+            PageSizeWord::Size4K => PageSize::Size4K,
+            PageSizeWord::Size2M => PageSize::Size2M,
+            PageSizeWord::Size1G => PageSize::Size1G,
+        };
+        config.arguments = self.arguments;
+        config.timeout = self.timeout;
+        config.console = Console::stdout().map_err(vmm::Error::Console)?;
+        Ok(config)
+    }
+}
+
+/// Reads `2`, `2s`, `500ms`, `1.5s` or `3m`; at most a year.
+fn parse_time(text: &str) -> Result<Duration, String> {
+    let unit_start = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_start);
+    let seconds_per_unit = match unit {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        _ => return Err(format!("`{unit}` is no unit of time: use ms, s or m")),
+    };
+    let number: f64 = number
+        .parse()
+        .map_err(|_| format!("`{text}` is not a time, such as 500ms or 2s"))?;
+    let seconds = number * seconds_per_unit;
+    if seconds <= 0.0 || seconds > YEAR_SECONDS {
+        return Err(format!("`{text}` is not between 0 and one year"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
+const YEAR_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_read_with_their_units() {
+        assert_eq!(parse_time("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_time("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(parse_time("1.5s"), Ok(Duration::from_millis(1500)));
+        for wrong in ["", "0", "-1", "ms", "2h", "1e30", "1..2", "999999999m"] {
+            assert!(parse_time(wrong).is_err(), "{wrong}");
+        }
+    }
+}

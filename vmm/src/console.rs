@@ -1,0 +1,207 @@
+//! `Console`: where a guest's console output goes, and when.
+//!
+//! A guest may print byte by byte, an exit each. Writing each byte to the host's stdout at once would add a system
+//! call to every exit; keeping bytes back would hide what a dying guest said last. So output is written when a line
+//! is complete, when much has gathered, and when the guest stops, for whatever reason. On a terminal it is written
+//! at once, because a person is watching.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::error::{Error, Result};
+use crate::next::{Next, StopReason};
+
+/// The sink of a guest's console output.
+pub struct Console {
+    sink: Box<dyn Write + Send>,
+    waiting: Vec<u8>,
+    pace: Pace,
+}
+
+/// When output is handed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// As it comes.
+    AtOnce,
+    /// Line by line.
+    ByLine,
+}
+
+/// Bytes that may wait for the end of their line.
+const MAX_WAITING: usize = 4096;
+
+impl Console {
+    /// The process's own stdout.
+    ///
+    /// # Errors
+    /// When stdout is closed.
+    pub fn stdout() -> io::Result<Self> {
+        let stdout = io::stdout();
+        let pace = if stdout.is_terminal() {
+            Pace::AtOnce
+        } else {
+            Pace::ByLine
+        };
+        // Straight to the file descriptor: `Stdout` would search every buffer for newlines once more.
+        let file = File::from(stdout.as_fd().try_clone_to_owned()?);
+        Ok(Self {
+            pace,
+            ..Self::to(file)
+        })
+    }
+
+    /// Any writer, line by line.
+    #[must_use]
+    pub fn to(sink: impl Write + Send + 'static) -> Self {
+        Self {
+            sink: Box::new(sink),
+            waiting: Vec::new(),
+            pace: Pace::ByLine,
+        }
+    }
+
+    /// Nowhere.
+    #[must_use]
+    pub fn discard() -> Self {
+        Self::to(io::sink())
+    }
+
+    /// Memory, to be read by the second value while and after the guest runs.
+    #[must_use]
+    pub fn capture() -> (Self, Captured) {
+        let captured = Captured::default();
+        (
+            Self {
+                pace: Pace::AtOnce,
+                ..Self::to(captured.clone())
+            },
+            captured,
+        )
+    }
+
+    /// Takes what the guest printed.
+    ///
+    /// # Errors
+    /// [`Error::Console`]. That nobody reads any more is no error but the end of the run.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<Next> {
+        let result = match self.pace {
+            Pace::AtOnce => self.sink.write_all(bytes).and_then(|()| self.sink.flush()),
+            Pace::ByLine => self.write_by_line(bytes),
+        };
+        match result {
+            Ok(()) => Ok(Next::Resume),
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                Ok(Next::Stop(StopReason::ConsoleClosed))
+            }
+            Err(error) => Err(Error::Console(error)),
+        }
+    }
+
+    fn write_by_line(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.waiting.extend_from_slice(bytes);
+        if self.waiting.len() >= MAX_WAITING || bytes.contains(&b'\n') {
+            return self.flush();
+        }
+        Ok(())
+    }
+
+    /// Hands on what still waits for the end of its line.
+    ///
+    /// # Errors
+    /// As the sink's; what waited is dropped then.
+    pub fn flush(&mut self) -> io::Result<()> {
+        let result = self
+            .sink
+            .write_all(&self.waiting)
+            .and_then(|()| self.sink.flush());
+        self.waiting.clear();
+        result
+    }
+}
+
+impl fmt::Debug for Console {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Console")
+            .field("waiting", &self.waiting.len())
+            .field("pace", &self.pace)
+            .finish()
+    }
+}
+
+/// Console output in memory.
+#[derive(Clone, Debug, Default)]
+pub struct Captured(Arc<Mutex<Vec<u8>>>);
+
+impl Captured {
+    /// What the guest has printed so far.
+    #[must_use]
+    pub fn bytes(&self) -> Vec<u8> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The same as text; what is not UTF-8 becomes U+FFFD.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes()).into_owned()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_line() -> (Console, Captured) {
+        let captured = Captured::default();
+        (Console::to(captured.clone()), captured)
+    }
+
+    #[test]
+    fn a_line_is_handed_on_when_it_is_complete() {
+        let (mut console, captured) = by_line();
+        console.write(b"hel").expect("memory");
+        assert_eq!(captured.text(), "");
+        console.write(b"lo\nwor").expect("memory");
+        assert_eq!(captured.text(), "hello\nwor");
+        console.flush().expect("memory");
+        assert_eq!(captured.text(), "hello\nwor");
+    }
+
+    #[test]
+    fn a_long_line_does_not_wait_for_its_end() {
+        let (mut console, captured) = by_line();
+        console.write(&[b'x'; MAX_WAITING]).expect("memory");
+        assert_eq!(captured.bytes().len(), MAX_WAITING);
+    }
+
+    #[test]
+    fn a_closed_pipe_ends_the_run_and_is_no_error() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let next = Console::to(Closed).write(b"x\n").expect("no error");
+        assert_eq!(next, Next::Stop(StopReason::ConsoleClosed));
+    }
+}

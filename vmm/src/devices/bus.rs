@@ -1,0 +1,143 @@
+//! The port bus: which device answers which port.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::Result;
+use crate::exit::little_endian;
+use crate::next::{Next, StopReason};
+
+/// A device behind an I/O port.
+pub trait PioDevice: Send + fmt::Debug {
+    /// Answers one IN: fills `data`, 1, 2 or 4 bytes, little-endian.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    fn read(&mut self, data: &mut [u8]) -> Result<Next>;
+
+    /// Takes one OUT of 1, 2 or 4 bytes, little-endian.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    fn write(&mut self, data: &[u8]) -> Result<Next>;
+}
+
+/// The ports of a machine and their devices.
+#[derive(Debug, Default)]
+pub struct PioBus {
+    devices: Vec<(u16, Mutex<Box<dyn PioDevice>>)>,
+}
+
+impl PioBus {
+    /// Puts `device` at `port`.
+    ///
+    /// # Panics
+    /// When the port has a device: the machine's own plan would be wrong.
+    pub fn attach(&mut self, port: u16, device: Box<dyn PioDevice>) {
+        assert!(self.device(port).is_none(), "two devices at port {port:#x}");
+        self.devices.push((port, Mutex::new(device)));
+    }
+
+    /// Lets the device at `port` answer; `data` holds one or more accesses of `size` bytes.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn read(&self, port: u16, size: u8, data: &mut [u8]) -> Result<Next> {
+        let Some(device) = self.device(port) else {
+            return Ok(Next::Stop(StopReason::UnclaimedPort {
+                port,
+                size,
+                written: None,
+            }));
+        };
+        let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+        for access in data.chunks_mut(usize::from(size).max(1)) {
+            let next = device.read(access)?;
+            if next != Next::Resume {
+                return Ok(next);
+            }
+        }
+        Ok(Next::Resume)
+    }
+
+    /// Lets the device at `port` take `data`: one or more accesses of `size` bytes.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn write(&self, port: u16, size: u8, data: &[u8]) -> Result<Next> {
+        let Some(device) = self.device(port) else {
+            let written = Some(little_endian(data.get(..usize::from(size)).unwrap_or(data)) as u32);
+            return Ok(Next::Stop(StopReason::UnclaimedPort { port, size, written }));
+        };
+        let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
+        for access in data.chunks(usize::from(size).max(1)) {
+            let next = device.write(access)?;
+            if next != Next::Resume {
+                return Ok(next);
+            }
+        }
+        Ok(Next::Resume)
+    }
+
+    fn device(&self, port: u16) -> Option<&Mutex<Box<dyn PioDevice>>> {
+        self.devices
+            .iter()
+            .find(|(own, _)| *own == port)
+            .map(|(_, device)| device)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Remembers every access.
+    #[derive(Debug, Default)]
+    struct Recorder(std::sync::Arc<Mutex<Vec<Vec<u8>>>>);
+
+    impl PioDevice for Recorder {
+        fn read(&mut self, data: &mut [u8]) -> Result<Next> {
+            data.fill(0xAB);
+            Ok(Next::Resume)
+        }
+
+        fn write(&mut self, data: &[u8]) -> Result<Next> {
+            self.0.lock().expect("no panics").push(data.to_vec());
+            Ok(Next::Resume)
+        }
+    }
+
+    #[test]
+    fn a_repeated_out_reaches_the_device_as_single_accesses() {
+        let recorder = Recorder::default();
+        let seen = std::sync::Arc::clone(&recorder.0);
+        let mut bus = PioBus::default();
+        bus.attach(0x42, Box::new(recorder));
+
+        bus.write(0x42, 2, &[1, 2, 3, 4])
+            .expect("the recorder never fails");
+
+        assert_eq!(*seen.lock().expect("no panics"), [vec![1, 2], vec![3, 4]]);
+    }
+
+    #[test]
+    fn a_port_without_device_stops_the_machine_and_is_named() {
+        let bus = PioBus::default();
+        let next = bus.write(0x3F8, 2, &[0x34, 0x12]).expect("no device, no failure");
+        let expected = StopReason::UnclaimedPort {
+            port: 0x3F8,
+            size: 2,
+            written: Some(0x1234),
+        };
+        assert_eq!(next, Next::Stop(expected));
+        let next = bus.read(0x60, 1, &mut [0]).expect("no device, no failure");
+        assert_eq!(
+            next,
+            Next::Stop(StopReason::UnclaimedPort {
+                port: 0x60,
+                size: 1,
+                written: None
+            })
+        );
+    }
+}

@@ -1,0 +1,12 @@
+//! Devices: what answers when a guest reads or writes an I/O port.
+//!
+//! A device is registers and, some day, an interrupt line. It knows its bus and its sink and never KVM, so each can
+//! be tested by calling it.
+
+pub mod bus;
+mod debug_console;
+mod exit_port;
+
+pub use bus::PioDevice;
+pub use debug_console::DebugConsole;
+pub use exit_port::ExitPort;

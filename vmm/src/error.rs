@@ -1,0 +1,133 @@
+//! What the *host* could not do, with its cause.
+//!
+//! Whatever a guest does is not an error but a value, [`StopReason`](crate::StopReason). An `Error` means that the
+//! VMM could not do its own work. `main` alone prints the chain of causes.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::boot::kernel::ImageError;
+use crate::config::{MemorySize, PageSize};
+
+/// A result of host work.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What the host could not do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// `/dev/kvm` cannot be opened; `vmm doctor` finds out why.
+    #[error("cannot open /dev/kvm")]
+    OpenKvm(#[source] io::Error),
+
+    /// The kernel speaks another KVM API. Every Linux since 2.6.22 speaks version 12.
+    #[error("this kernel speaks KVM API version {0}, not {expected}", expected = crate::vm::KVM_API_VERSION)]
+    ApiVersion(i32),
+
+    /// A KVM ioctl failed.
+    #[error("{call} failed")]
+    Kvm {
+        /// The ioctl, by the name the KVM API documentation uses.
+        call: &'static str,
+        /// The errno.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The host gave no memory.
+    #[error("cannot {action} {size} for guest RAM")]
+    Memory {
+        /// What was asked of the host.
+        action: &'static str,
+        /// The size asked for.
+        size: MemorySize,
+        /// The errno.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The kernel image cannot be used.
+    #[error("cannot boot {path}")]
+    Image {
+        /// The file, or a name for bytes in memory.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ImageError,
+    },
+
+    /// The guest's page tables do not fit.
+    #[error(
+        "{tables} page tables of 4 KiB for {memory} of RAM in {page_size} pages find no room: the free RAM below \
+         3 GiB ends at {free_end:#x}; give more memory or larger pages"
+    )]
+    NoRoomForPageTables {
+        /// Tables needed.
+        tables: u64,
+        /// RAM of the machine.
+        memory: MemorySize,
+        /// Size of the pages that map it.
+        page_size: PageSize,
+        /// End of what could have held them, a GPA.
+        free_end: u64,
+    },
+
+    /// The guest's arguments do not fit.
+    #[error("the guest's arguments take {size} bytes, room is for {max}", max = shared_abi::layout::ARGUMENTS_MAX_SIZE)]
+    ArgumentsTooLong {
+        /// Bytes with one NUL after each argument.
+        size: usize,
+    },
+
+    /// A guest argument holds the byte that ends one.
+    #[error("guest argument {index} holds a NUL byte: {argument:?}")]
+    ArgumentWithNul {
+        /// Position, from 0.
+        index: usize,
+        /// The argument.
+        argument: String,
+    },
+
+    /// The CPU that KVM offers to guests has no 1 GiB pages.
+    #[error(
+        "this host's KVM offers its guests no 1 GiB pages (CPUID 80000001h:EDX bit 26); use --page-size 2m"
+    )]
+    NoGigabytePages,
+
+    /// KVM accepted register values and then had others.
+    #[error(
+        "KVM accepted {call} but changed the registers: {difference}; this KVM cannot start a guest in {mode}"
+    )]
+    RegistersChanged {
+        /// The ioctl.
+        call: &'static str,
+        /// Each register, as set and as read back.
+        difference: String,
+        /// The CPU mode that was wanted.
+        mode: &'static str,
+    },
+
+    /// The guest's console output cannot be written.
+    #[error("cannot write the guest's console output")]
+    Console(#[source] io::Error),
+
+    /// A signal handler or thread that stops guests cannot be set up.
+    #[error("cannot {action}")]
+    Stop {
+        /// What was tried.
+        action: &'static str,
+        /// The errno.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Error {
+    /// The error of a failed KVM ioctl.
+    pub(crate) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |errno| Self::Kvm {
+            call,
+            source: io::Error::from_raw_os_error(errno.errno()),
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The VMM: the host's half of a virtual machine, in user space, on Linux KVM.
+//!
+//! KVM turns a thread into a CPU: the ioctl KVM_RUN executes guest code until something needs the host. All else is
+//! up to the program that calls it. A VMM takes five steps, and this crate has a file for each:
+//!
+//! 1. Get memory and tell KVM that it is the guest's RAM: [`memory`], [`vm`].
+//! 2. Put a program into it, and page tables that a 64-bit CPU needs: [`boot`].
+//! 3. Make a vCPU and set its registers: [`vcpu`], [`boot::cpu_mode`].
+//! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`].
+//! 5. Say how it ended: [`next`], [`report`].
+//!
+//! Reading order: [`vm`], [`run_loop`], [`exit`], then whatever makes you curious.
+//!
+//! # Embedding
+//!
+//! ```no_run
+//! use vmm::{Console, KernelSource, Vm, VmConfig};
+//!
+//! let (console, output) = Console::capture();
+//! let mut config = VmConfig::new(KernelSource::File("kernel.elf".into()));
+//! config.console = console;
+//! let report = Vm::build(config)?.run()?;
+//! println!("{report}: {:?}", output.text());
+//! # Ok::<(), vmm::Error>(())
+//! ```
+//!
+//! Several machines may run in one process, each on a thread of its own. The library prints nothing, reads no
+//! environment, and keeps one thing global: the handler of the first real-time signal, which stops guests.
+
+pub mod boot;
+pub mod config;
+pub mod console;
+pub mod devices;
+pub mod doctor;
+pub mod error;
+pub mod exit;
+pub mod machine;
+pub mod memory;
+pub mod next;
+pub mod observe;
+pub mod report;
+pub mod run_loop;
+pub mod stop;
+pub mod vcpu;
+pub mod vm;
+
+pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
+pub use console::{Captured, Console};
+pub use error::{Error, Result};
+pub use next::StopReason;
+pub use report::RunReport;
+pub use stop::{StopHandle, StopRequest};
+pub use vm::Vm;

@@ -1,0 +1,73 @@
+//! The `vmm` program: arguments, configuration, machine, run, report, exit code.
+
+mod cli;
+mod ctrl_c;
+
+use std::error::Error as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use vmm::next::process;
+use vmm::{Error, RunReport, Vm, doctor};
+
+use cli::{Cli, Command, Doctor, Run};
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(arguments) => run(*arguments),
+        Command::Doctor(arguments) => diagnose(&arguments),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+fn run(arguments: Run) -> ExitCode {
+    match build_and_run(arguments) {
+        Ok(report) => {
+            if !report.is_unremarkable() {
+                eprintln!("vmm: {report}");
+            }
+            ExitCode::from(report.stop.process_exit_code())
+        }
+        Err(error) => {
+            print_chain(&error);
+            if matches!(error, Error::OpenKvm(_)) {
+                eprintln!("\n{}", doctor::examine());
+            }
+            ExitCode::from(process::HOST_FAILED)
+        }
+    }
+}
+
+fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
+    let mut vm = Vm::build(arguments.into_config()?)?;
+    ctrl_c::stop_on_signal(vm.stop_handle())?;
+    vm.run()
+}
+
+fn diagnose(arguments: &Doctor) -> ExitCode {
+    let diagnosis = doctor::examine();
+    if arguments.json {
+        println!("{}", diagnosis.to_json());
+    } else {
+        println!("{diagnosis}");
+    }
+    ExitCode::from(if diagnosis.can_run_guests() {
+        process::SUCCESS
+    } else {
+        process::HOST_FAILED
+    })
+}
+
+/// The error and its causes on one line.
+fn print_chain(error: &Error) {
+    let mut line = format!("vmm: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    eprintln!("{line}");
+}

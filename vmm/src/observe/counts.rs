@@ -1,0 +1,59 @@
+//! Counts exits by kind.
+
+use serde::Serialize;
+
+use crate::exit::Exit;
+use crate::observe::Observer;
+
+/// How often the guest exited, by kind.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ExitCounts {
+    /// Reads from ports.
+    pub pio_in: u64,
+    /// Writes to ports.
+    pub pio_out: u64,
+    /// Reads where no RAM is.
+    pub mmio_read: u64,
+    /// Writes where no RAM is.
+    pub mmio_write: u64,
+    /// HLT.
+    pub halt: u64,
+    /// Signals, which are no doing of the guest.
+    pub interrupted: u64,
+    /// Everything that ends a guest badly.
+    pub fatal: u64,
+}
+
+impl ExitCounts {
+    /// All exits.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.pio_in
+            + self.pio_out
+            + self.mmio_read
+            + self.mmio_write
+            + self.halt
+            + self.interrupted
+            + self.fatal
+    }
+}
+
+impl Observer for ExitCounts {
+    fn on_exit(&mut self, exit: &Exit<'_>) {
+        let counter = match exit {
+            Exit::PioIn { .. } => &mut self.pio_in,
+            Exit::PioOut { .. } => &mut self.pio_out,
+            Exit::MmioRead { .. } => &mut self.mmio_read,
+            Exit::MmioWrite { .. } => &mut self.mmio_write,
+            Exit::Halt => &mut self.halt,
+            Exit::Interrupted => &mut self.interrupted,
+            Exit::TripleFault
+            | Exit::EmulationFailure(_)
+            | Exit::InternalError { .. }
+            | Exit::EntryFailed { .. }
+            | Exit::RunFailed(_)
+            | Exit::Unknown(_) => &mut self.fatal,
+        };
+        *counter += 1;
+    }
+}

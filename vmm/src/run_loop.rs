@@ -1,0 +1,54 @@
+//! The heart: enter the guest, see why it came out, answer, repeat.
+
+use crate::error::Result;
+use crate::exit::Exit;
+use crate::machine::Machine;
+use crate::next::{Next, StopReason};
+use crate::observe::Observer;
+use crate::stop::StopRequest;
+use crate::vcpu::Vcpu;
+
+/// Runs `vcpu` until something ends the run. `observer` is told of every exit and can change none.
+///
+/// # Errors
+/// Only what the host cannot do, such as writing the console's output.
+pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<StopReason> {
+    loop {
+        // CROSSING guest -> host: the guest has exited, and the host looks why.
+        let exit = vcpu.enter_guest();
+        observer.on_exit(&exit);
+        let next = match exit {
+            Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
+            Exit::PioOut { port, size, data } => machine.pio.write(port, size, data)?,
+            Exit::MmioRead { gpa, data } => Next::Stop(StopReason::unclaimed_read(gpa, data)),
+            Exit::MmioWrite { gpa, data } => Next::Stop(StopReason::unclaimed_write(gpa, data)),
+            Exit::Halt => Next::Stop(StopReason::Halted {
+                interrupts_enabled: vcpu.interrupts_enabled(),
+            }),
+            Exit::TripleFault => Next::Stop(StopReason::TripleFault),
+            Exit::Interrupted => interrupted(vcpu, machine),
+            Exit::EmulationFailure(bytes) => Next::Stop(StopReason::EmulationFailure(bytes)),
+            Exit::InternalError { suberror } => Next::Stop(StopReason::InternalError { suberror }),
+            Exit::EntryFailed { hardware_reason } => Next::Stop(StopReason::EntryFailed { hardware_reason }),
+            Exit::RunFailed(errno) => Next::Stop(StopReason::RunFailed { errno }),
+            Exit::Unknown(exit_reason) => Next::Stop(StopReason::Unknown { exit_reason }),
+        };
+        if let Next::Stop(reason) = next {
+            return Ok(reason);
+        }
+    }
+}
+
+/// A signal brought the vCPU out: somebody's wish to stop, or one of the many signals that mean nothing to us.
+fn interrupted(vcpu: &mut Vcpu, machine: &Machine) -> Next {
+    // First ready for the next kick, then the look: a kick in between is not lost.
+    vcpu.clear_interruption();
+    match machine.stop.requested() {
+        None => Next::Resume,
+        Some(StopRequest::Interrupt) => Next::Stop(StopReason::Interrupted),
+        Some(StopRequest::TimeLimit) => {
+            let limit = machine.time_limit.unwrap_or_default();
+            Next::Stop(StopReason::TimedOut { limit })
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Stopping a guest from outside: Ctrl-C, a time limit, an embedding program's wish.
+//!
+//! A vCPU thread sits in the ioctl KVM_RUN for as long as the guest spins. Only a signal to that very thread brings
+//! it out, with EINTR. One gap must be closed: a signal that arrives just *before* the thread enters the ioctl would
+//! be lost. KVM has `kvm_run.immediate_exit` for this (Linux Documentation/virt/kvm/api.rst, 5): while it is 1,
+//! KVM_RUN returns at once. So the signal handler sets it, through a pointer that belongs to the thread.
+//!
+//! ```text
+//! any thread, or a signal handler         vCPU thread
+//! StopHandle::stop: request = Interrupt
+//!                   tgkill ─────────────► handler: immediate_exit = 1
+//!                                         KVM_RUN returns EINTR, now or as soon as it is entered
+//!                                         run loop asks `requested()` and stops
+//! ```
+
+use std::cell::Cell;
+use std::io;
+use std::ptr;
+use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::{Arc, OnceLock, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use kvm_bindings::kvm_run;
+use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
+
+use crate::error::{Error, Result};
+
+/// Why somebody wants the guest to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StopRequest {
+    /// A user's or an embedding program's wish.
+    Interrupt = 1,
+    /// The time limit.
+    TimeLimit = 2,
+}
+
+/// Stops a machine from any thread, and from signal handlers.
+#[derive(Clone, Debug, Default)]
+pub struct StopHandle {
+    state: Arc<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// 0, or the first `StopRequest` made.
+    request: AtomicU8,
+    /// The kernel's id of the thread that runs the vCPU; 0 while none does.
+    thread: AtomicI32,
+}
+
+impl StopHandle {
+    /// Asks the machine to stop; the first request counts. Safe to call from a signal handler: atomics and one
+    /// system call.
+    pub fn stop(&self, request: StopRequest) {
+        let _ = self
+            .state
+            .request
+            .compare_exchange(0, request as u8, Ordering::SeqCst, Ordering::SeqCst);
+        let thread = self.state.thread.load(Ordering::SeqCst);
+        if thread != 0 {
+            // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
+            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
+        }
+    }
+
+    /// What was asked for, if anything.
+    #[must_use]
+    pub fn requested(&self) -> Option<StopRequest> {
+        match self.state.request.load(Ordering::SeqCst) {
+            0 => None,
+            request if request == StopRequest::TimeLimit as u8 => Some(StopRequest::TimeLimit),
+            _ => Some(StopRequest::Interrupt),
+        }
+    }
+
+    /// Lets requests reach the vCPU whose `kvm_run` this is, from now until the guard is dropped on this thread.
+    pub(crate) fn attach(&self, run: &mut kvm_run) -> Result<Attached<'_>> {
+        install_kick_handler()?;
+        IMMEDIATE_EXIT.set(&raw mut run.immediate_exit);
+        // SAFETY: gettid has no arguments and cannot fail.
+        let thread = unsafe { libc::gettid() };
+        // After this line requests are signalled; one made before it is seen by the run loop's first look.
+        self.state.thread.store(thread, Ordering::SeqCst);
+        Ok(Attached { state: &self.state })
+    }
+}
+
+/// While it lives, requests kick the thread that made it.
+pub(crate) struct Attached<'a> {
+    state: &'a State,
+}
+
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        self.state.thread.store(0, Ordering::SeqCst);
+        IMMEDIATE_EXIT.set(ptr::null_mut());
+    }
+}
+
+thread_local! {
+    /// `immediate_exit` of the vCPU that this thread runs; null while it runs none. Constant-initialised and without
+    /// a destructor, so the signal handler's access allocates nothing.
+    static IMMEDIATE_EXIT: Cell<*mut u8> = const { Cell::new(ptr::null_mut()) };
+}
+
+/// The signal that brings a vCPU thread out of KVM_RUN: the first real-time signal, which nothing else here uses.
+fn kick_signal() -> libc::c_int {
+    SIGRTMIN()
+}
+
+fn install_kick_handler() -> Result<()> {
+    static INSTALLED: OnceLock<std::result::Result<(), i32>> = OnceLock::new();
+    let installed = INSTALLED
+        .get_or_init(|| register_signal_handler(kick_signal(), on_kick).map_err(|error| error.errno()));
+    installed.map_err(|errno| Error::Stop {
+        action: "install the signal handler that stops guests",
+        source: io::Error::from_raw_os_error(errno),
+    })
+}
+
+extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    let immediate_exit = IMMEDIATE_EXIT.get();
+    if !immediate_exit.is_null() {
+        // SAFETY: The handler runs on the thread that set the pointer, and `Attached` clears it before the vCPU's
+        // mapping goes. A volatile byte store is what KVM, which reads the same page, expects.
+        unsafe { immediate_exit.write_volatile(1) };
+    }
+}
+
+/// A thread that stops the machine when its time is up; ends early when dropped.
+pub(crate) struct Watchdog {
+    /// Dropped first, which wakes the thread.
+    cancel: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    /// Starts counting.
+    pub(crate) fn start(handle: StopHandle, limit: Duration) -> Result<Self> {
+        let (cancel, cancelled) = mpsc::channel();
+        let thread = std::thread::Builder::new()
+            .name("watchdog".into())
+            .spawn(move || {
+                if cancelled.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    handle.stop(StopRequest::TimeLimit);
+                }
+            })
+            .map_err(|source| Error::Stop {
+                action: "start the thread that keeps the time limit",
+                source,
+            })?;
+        Ok(Self {
+            cancel: Some(cancel),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.cancel.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `Vm`: a virtual machine, and the order in which one comes to life.
+
+use std::io;
+
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_ioctls::{Kvm, VmFd};
+
+use crate::boot::guest_map::GuestMap;
+use crate::boot::kernel::KernelImage;
+use crate::boot::{self, Boot};
+use crate::config::{PageSize, VmConfig};
+use crate::error::{Error, Result};
+use crate::machine::Machine;
+use crate::memory::GuestMemory;
+use crate::next::StopReason;
+use crate::observe::ExitCounts;
+use crate::report::RunReport;
+use crate::run_loop;
+use crate::stop::{StopHandle, Watchdog};
+use crate::vcpu::{self, Vcpu};
+
+/// The KVM API version, the same since Linux 2.6.22 (Linux Documentation/virt/kvm/api.rst, 4.1).
+pub const KVM_API_VERSION: i32 = 12;
+
+/// A virtual machine, ready to run.
+///
+/// Fields are dropped in order: the vCPUs and the VM close before the memory they map goes.
+#[derive(Debug)]
+pub struct Vm {
+    vcpu: Vcpu,
+    _vm: VmFd,
+    machine: Machine,
+    map: GuestMap,
+}
+
+impl Vm {
+    /// Builds the machine that `config` describes.
+    ///
+    /// The image is checked before KVM is opened, so a bad image never costs a machine.
+    ///
+    /// # Errors
+    /// What the host could not do, or what is wrong with the image.
+    pub fn build(config: VmConfig) -> Result<Self> {
+        let image = KernelImage::open(&config.kernel)?;
+        let memory = GuestMemory::allocate(config.memory, config.backing)?;
+        let Boot { map, cpu } = boot::prepare(&config, image, &memory)?;
+
+        let kvm = open_kvm()?;
+        let cpuid = supported_cpuid(&kvm, config.page_size)?;
+        let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
+        register_memory(&vm, &memory)?;
+        let vcpu = Vcpu::create(&vm, 0, vcpu::mapping_size(&kvm)?)?;
+        vcpu.set_cpuid(&cpuid)?;
+        vcpu.start_in(&cpu)?;
+
+        let machine = Machine::new(memory, config.console, config.timeout);
+        Ok(Self {
+            vcpu,
+            _vm: vm,
+            machine,
+            map,
+        })
+    }
+
+    /// Runs the guest until it stops. A machine that has stopped may be run again; most guests then just stop again.
+    ///
+    /// # Errors
+    /// Only what the host could not do. Whatever the guest does is in the report.
+    pub fn run(&mut self) -> Result<RunReport> {
+        let mut exits = ExitCounts::default();
+        let stop = self.run_observed(&mut exits);
+        // What the guest said last is shown even when the host fails.
+        let flushed = self.machine.flush_console();
+        let stop = stop?;
+        match flushed {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Error::Console(error)),
+            _ => {}
+        }
+        Ok(RunReport {
+            rip: self.vcpu.rip(),
+            stop,
+            exits,
+        })
+    }
+
+    fn run_observed(&mut self, exits: &mut ExitCounts) -> Result<StopReason> {
+        let Self { vcpu, machine, .. } = self;
+        let _attached = vcpu.attach(&machine.stop)?;
+        let _watchdog = machine
+            .time_limit
+            .map(|limit| Watchdog::start(machine.stop.clone(), limit))
+            .transpose()?;
+        if machine.stop.requested().is_some() {
+            // Asked before there was a thread to signal: leave at the first entry.
+            vcpu.interrupt_next_entry();
+        }
+        run_loop::run(vcpu, machine, exits)
+    }
+
+    /// A handle that stops this machine from anywhere.
+    #[must_use]
+    pub fn stop_handle(&self) -> StopHandle {
+        self.machine.stop.clone()
+    }
+
+    /// The machine's RAM, as the guest left it.
+    #[must_use]
+    pub fn memory(&self) -> &GuestMemory {
+        &self.machine.memory
+    }
+
+    /// What was put where at start.
+    #[must_use]
+    pub fn map(&self) -> &GuestMap {
+        &self.map
+    }
+
+    /// The first vCPU.
+    #[must_use]
+    pub fn vcpu(&self) -> &Vcpu {
+        &self.vcpu
+    }
+}
+
+fn open_kvm() -> Result<Kvm> {
+    let kvm = Kvm::new().map_err(|errno| Error::OpenKvm(io::Error::from_raw_os_error(errno.errno())))?;
+    match kvm.get_api_version() {
+        KVM_API_VERSION => Ok(kvm),
+        other => Err(Error::ApiVersion(other)),
+    }
+}
+
+/// The CPU as the guest will see it: all that the host's CPU has and KVM can give.
+fn supported_cpuid(kvm: &Kvm, page_size: PageSize) -> Result<CpuId> {
+    let cpuid = kvm
+        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+        .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+    if page_size == PageSize::Size1G && !has_gigabyte_pages(&cpuid) {
+        return Err(Error::NoGigabytePages);
+    }
+    Ok(cpuid)
+}
+
+/// Intel SDM vol. 2A, CPUID: leaf 80000001h, EDX bit 26.
+fn has_gigabyte_pages(cpuid: &CpuId) -> bool {
+    const LEAF: u32 = 0x8000_0001;
+    const PAGE1GB: u32 = 1 << 26;
+    cpuid
+        .as_slice()
+        .iter()
+        .any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
+}
+
+/// Tells KVM where the guest's RAM lies in this process: one memory slot per region.
+fn register_memory(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
+    for (number, slot) in memory.slots().enumerate() {
+        let region = kvm_userspace_memory_region {
+            slot: number as u32,
+            flags: 0,
+            guest_phys_addr: slot.gpa.0,
+            memory_size: slot.size,
+            userspace_addr: slot.hva,
+        };
+        // SAFETY: The range is mapped, and `Vm` drops the VM before the memory: the mapping outlives the slot. What
+        // the guest writes there is only ever read as bytes.
+        unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    }
+    Ok(())
+}
