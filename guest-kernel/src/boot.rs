@@ -8,7 +8,8 @@ use shared_abi::{BootInfo, layout};
 
 /// The first instruction of the guest.
 ///
-/// CROSSING host -> guest: the VMM's first KVM_RUN lands here. It relies on nothing but the registers named above.
+/// CROSSING 2, host -> guest: the VMM's first KVM_RUN lands here. The guest relies on the registers named above and
+/// on nothing else; the host has no way to tell how far it gets, until it exits.
 ///
 /// 1. RBP = 0 ends the chain of frame pointers, so a backtrace knows where to stop.
 /// 2. `call` pushes a return address: Rust expects RSP to be 16-byte aligned *before* a call, as it is here

@@ -6,6 +6,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`boot`] | the first instruction in the machine, then Rust |
+//! | [`arguments`](mod@arguments) | what was typed behind `--` |
 //! | [`console`] | `outb` to port 0xE9; `print!`, `println!` |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
@@ -31,6 +32,7 @@
 
 #![cfg_attr(target_os = "none", no_std)]
 
+pub mod arguments;
 pub mod boot;
 pub mod console;
 pub mod cpu;
@@ -38,6 +40,7 @@ pub mod cpu;
 mod panic;
 pub mod power;
 
+pub use arguments::arguments;
 pub use boot::boot_info;
 pub use shared_abi::{BootInfo, Gpa, Gva};
 

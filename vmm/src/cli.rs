@@ -94,7 +94,7 @@ Exit codes:
   2      wrong arguments
   100    the host could not do its work
   101    the guest panicked
-  102    the guest died: triple fault, emulation failure, unexpected exit
+  102    the guest died: triple fault, emulation failure, no device where it reached, a wait without end
   124    the time limit was reached
   130    Ctrl-C (or SIGTERM)";
 
@@ -121,6 +121,8 @@ impl Run {
 
 /// Reads `2`, `2s`, `500ms`, `1.5s` or `3m`; at most a year.
 fn parse_time(text: &str) -> Result<Duration, String> {
+    let not_a_time =
+        || format!("`{text}` is not a time: write a number with ms, s or m, such as 500ms or 2s");
     let unit_start = text
         .find(|c: char| !c.is_ascii_digit() && c != '.')
         .unwrap_or(text.len());
@@ -129,11 +131,9 @@ fn parse_time(text: &str) -> Result<Duration, String> {
         "ms" => 0.001,
         "" | "s" => 1.0,
         "m" => 60.0,
-        _ => return Err(format!("`{unit}` is no unit of time: use ms, s or m")),
+        _ => return Err(not_a_time()),
     };
-    let number: f64 = number
-        .parse()
-        .map_err(|_| format!("`{text}` is not a time, such as 500ms or 2s"))?;
+    let number: f64 = number.parse().map_err(|_| not_a_time())?;
     let seconds = number * seconds_per_unit;
     if seconds <= 0.0 || seconds > YEAR_SECONDS {
         return Err(format!("`{text}` is not between 0 and one year"));

@@ -112,8 +112,9 @@ impl StopReason {
                 code: exit_code::PANICKED,
             } => process::PANICKED,
             Self::Exited { code } => (*code).min(exit_code::LAST) as u8,
-            Self::Halted { .. } | Self::ConsoleClosed => process::SUCCESS,
-            Self::TripleFault
+            Self::Halted { interrupts_enabled: false } | Self::ConsoleClosed => process::SUCCESS,
+            Self::Halted { interrupts_enabled: true }
+            | Self::TripleFault
             | Self::EmulationFailure(_)
             | Self::UnclaimedPort { .. }
             | Self::UnclaimedMmio { .. }

@@ -14,7 +14,7 @@ use crate::vcpu::Vcpu;
 /// Only what the host cannot do, such as writing the console's output.
 pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<StopReason> {
     loop {
-        // CROSSING guest -> host: the guest has exited, and the host looks why.
+        // CROSSING 4, guest -> host: KVM_RUN has returned; the guest is frozen, and the host looks why.
         let exit = vcpu.enter_guest();
         observer.on_exit(&exit);
         let next = match exit {

@@ -47,7 +47,7 @@ impl Vcpu {
 
     /// Lets the guest run until something needs the host.
     ///
-    /// CROSSING host -> guest: KVM_RUN. The CPU loads the guest's registers and page tables and continues at the
+    /// CROSSING 1, host -> guest: KVM_RUN. The CPU loads the guest's registers and page tables and continues at the
     /// guest's RIP; this thread executes guest code until the call returns with the reason for the exit. The guest
     /// may rely on its registers being as the host left them; the host relies on nothing the guest left but what
     /// KVM wrote into `kvm_run`.

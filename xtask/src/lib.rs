@@ -1,1 +1,15 @@
-//! stub
+//! The commands around Duet: `cargo xtask COMMAND`.
+//!
+//! This crate builds guests and the VMM by calling cargo, starts them, and knows no crate of theirs. [`guest`] is the
+//! one place that knows how a guest is built; the whole-system tests use it too.
+
+pub mod ci;
+pub mod doctor;
+pub mod guest;
+pub mod list;
+pub mod new;
+pub mod run;
+pub mod target;
+pub mod test;
+pub mod tour;
+pub mod workspace;

@@ -1,1 +1,74 @@
-fn main() {}
+//! `cargo xtask`: what can be typed.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{ci, doctor, list, new, run, test, tour};
+
+/// Builds, runs and tests Duet's guests and its VMM.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Builds a guest program and the VMM, and boots the one in the other.
+    #[command(disable_help_flag = true)]
+    Run {
+        /// [PROGRAM] [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Writes a new guest program, ready to run.
+    New {
+        /// Its name: letters, digits, `_` and `-`.
+        name: String,
+    },
+    /// Lists the guest programs.
+    List {
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs all tests: units, documentation, real guests in real machines.
+    Test {
+        /// Only tests whose name contains this.
+        filter: Option<String>,
+    },
+    /// Checks format, lints and documentation.
+    Lint,
+    /// Runs what a change must pass: `lint`, then `test`.
+    Ci,
+    /// Shows the places where control crosses between host and guest, in the order of a run.
+    Tour,
+    /// Checks whether guests can be built and run here, and says what to do if not.
+    Doctor {
+        /// Print the checks as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Run { words } => run::run(&words),
+        Command::New { name } => new::run(&name),
+        Command::List { json } => list::run(json),
+        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Lint => ci::lint(),
+        Command::Ci => ci::run(),
+        Command::Tour => tour::run(),
+        Command::Doctor { json } => doctor::run(json),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("xtask: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+/// The host could not do its work: the same number as the VMM's.
+const FAILED: u8 = 100;

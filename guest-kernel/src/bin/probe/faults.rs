@@ -1,0 +1,81 @@
+//! Ways to die.
+//!
+//! Without handlers every exception becomes a triple fault. Addresses come in as numbers, so that the compiler cannot
+//! see what will happen and make something else of it.
+
+use core::hint::black_box;
+use core::ptr;
+
+use guest_kernel::cpu::port;
+use guest_kernel::{boot_info, print};
+use shared_abi::layout;
+
+use crate::Deed;
+
+pub(crate) const DEEDS: &[Deed] = &[
+    ("read-null", || read(8)),
+    ("write-null", || write(8)),
+    ("write-rodata", || write(RODATA.as_ptr() as u64)),
+    ("write-text", || write(read as *const () as u64)),
+    ("write-boot-info", || write(layout::BOOT_INFO.0)),
+    ("write-stack-guard", || write(layout::STACK_GUARD.0)),
+    ("execute-stack", || execute(layout::STACK.0)),
+    ("overflow-stack", || {
+        black_box(overflow_stack(1));
+    }),
+    ("read-beyond-ram", || read(0x7000_0000)),
+    ("write-hole", map_the_hole_and_write),
+    ("print-and-fault", || {
+        print!("last words");
+        write(8);
+    }),
+    ("unclaimed-port-out", || port::outw(0x1234, 0xABCD)),
+    ("unclaimed-port-in", || {
+        black_box(port::inb(0x60));
+    }),
+];
+
+static RODATA: &str = "read me only";
+
+fn read(address: u64) {
+    // SAFETY: None: this is the crime. Reading where nothing is mapped faults, and the test sees it.
+    black_box(unsafe { ptr::read_volatile(black_box(address) as *const u64) });
+}
+
+fn write(address: u64) {
+    // SAFETY: None: this is the crime. The pages are not writable, so nothing is changed.
+    unsafe { ptr::write_volatile(black_box(address) as *mut u64, 1) };
+}
+
+fn execute(address: u64) {
+    // SAFETY: None: this is the crime. The page cannot be executed, so the call itself faults.
+    let code: extern "C" fn() = unsafe { core::mem::transmute(black_box(address) as *const ()) };
+    code();
+}
+
+/// Each call keeps a page on the stack until the one below it returns, which never happens.
+#[expect(unconditional_recursion, reason = "the stack is what should run out")]
+fn overflow_stack(depth: u64) -> u64 {
+    let page = black_box([depth; 512]);
+    overflow_stack(depth + 1) + page[0]
+}
+
+/// Maps GVA 0xC000_0000 to the same GPA, where the device hole starts, and writes there.
+///
+/// The first page-directory-pointer table covers 1 GiB an entry, and its entry 3 is empty below 4 GiB of RAM. A page
+/// of 2 MiB needs one more table: any free page of zeros.
+fn map_the_hole_and_write() {
+    const PRESENT_WRITABLE: u64 = 0b11;
+    const PAGE: u64 = 1 << 7;
+    const FREE_PAGE: u64 = 0x1_0000;
+    const HOLE: u64 = layout::LOW_RAM_MAX_END.0;
+    let pml4 = boot_info().page_tables.start as *const u64;
+    // SAFETY: The first page tables and the free page are RAM, mapped read-write at their own addresses, and nothing
+    // else in this program uses them. A new entry where none was present needs no TLB flush.
+    unsafe {
+        let pdpt = (pml4.read() & !0xFFF) as *mut u64;
+        (FREE_PAGE as *mut u64).write(HOLE | PAGE | PRESENT_WRITABLE);
+        pdpt.add(3).write(FREE_PAGE | PRESENT_WRITABLE);
+        (HOLE as *mut u64).write_volatile(0x1122);
+    }
+}

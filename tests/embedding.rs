@@ -1,0 +1,43 @@
+//! The library in somebody else's program.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use vmm::{Console, KernelSource, StopReason, Vm, VmConfig};
+use xtask::workspace;
+
+use crate::harness::{Seen, guest};
+
+#[test]
+fn several_machines_in_one_process_keep_apart() {
+    let image: Arc<[u8]> = std::fs::read(guest("probe")).expect("the guest was built").into();
+    let machines = (0..4).map(|number: u32| {
+        let image = Arc::clone(&image);
+        std::thread::spawn(move || {
+            let (console, captured) = Console::capture();
+            let mut config = VmConfig::new(KernelSource::Bytes(image));
+            config.console = console;
+            config.arguments = vec!["arguments".to_owned(), number.to_string()];
+            let report = Vm::build(config)
+                .and_then(|mut vm| vm.run())
+                .expect("the host works");
+            (number, report, captured.text())
+        })
+    });
+    for machine in machines.collect::<Vec<_>>() {
+        let (number, report, console) = machine.join().expect("no panic");
+        assert_eq!(report.stop, StopReason::Exited { code: 0 });
+        assert_eq!(console, format!("[arguments]\n[{number}]\n"));
+    }
+}
+
+#[test]
+fn the_example_runs_a_guest() {
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["run", "--quiet", "--package", "vmm", "--example", "embed", "--"])
+        .arg(guest("01_hello"));
+    let seen = Seen::of(&mut cargo);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    assert!(seen.stdout.contains("hello from the guest"), "{seen:?}");
+}

@@ -1,0 +1,134 @@
+//! What the suites share: guests and VMM built once, and two ways to run a guest.
+//!
+//! [`boot`] runs it in this process, through the library, and gives the report. [`vmm`] runs the program as a user
+//! would, and gives what a user sees. Both show console and report when an expectation fails.
+
+pub(crate) mod elf;
+pub(crate) mod walker;
+pub(crate) mod workspace_copy;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use vmm::{Console, KernelSource, RunReport, StopReason, Vm, VmConfig};
+use xtask::guest;
+use xtask::workspace::{self, Profile};
+
+/// Far more than any guest of the tests takes; a guest that reaches it fails its test.
+const TIME_LIMIT: Duration = Duration::from_secs(20);
+
+/// The ELF file of the guest program `name`.
+pub(crate) fn guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| guest::build_all(Profile::Debug).expect("the guest programs build"));
+    guest::directory(Profile::Debug).join(name)
+}
+
+/// The `vmm` program.
+pub(crate) fn vmm_binary() -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| workspace::build_vmm(Profile::Debug).expect("the VMM builds")).clone()
+}
+
+/// A guest program to be run in this process.
+pub(crate) fn boot(program: &str) -> Boot {
+    let mut config = VmConfig::new(KernelSource::File(guest(program)));
+    config.timeout = Some(TIME_LIMIT);
+    Boot { config }
+}
+
+/// The probe, about to do `deed`.
+pub(crate) fn probe(deed: &str) -> Boot {
+    boot("probe").arguments(&deed.split(' ').collect::<Vec<_>>())
+}
+
+/// A guest about to be run.
+pub(crate) struct Boot {
+    pub(crate) config: VmConfig,
+}
+
+impl Boot {
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.config.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
+        self
+    }
+
+    pub(crate) fn memory(mut self, size: &str) -> Self {
+        self.config.memory = size.parse().expect("a size of RAM");
+        self
+    }
+
+    pub(crate) fn with(mut self, change: impl FnOnce(&mut VmConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    pub(crate) fn run(mut self) -> Finished {
+        let (console, captured) = Console::capture();
+        self.config.console = console;
+        let mut vm = Vm::build(self.config).expect("the machine can be built: is /dev/kvm there?");
+        let report = vm.run().expect("the host can do its work");
+        Finished { report, console: captured.text(), vm }
+    }
+}
+
+/// A guest that has run.
+pub(crate) struct Finished {
+    pub(crate) report: RunReport,
+    pub(crate) console: String,
+    pub(crate) vm: Vm,
+}
+
+impl Finished {
+    /// Expects the guest to have ended with exit code 0, and gives what it printed.
+    #[track_caller]
+    pub(crate) fn succeeded(self) -> String {
+        self.stopped_by(&StopReason::Exited { code: 0 });
+        self.console
+    }
+
+    #[track_caller]
+    pub(crate) fn stopped_by(&self, expected: &StopReason) {
+        assert_eq!(
+            &self.report.stop, expected,
+            "\nreport: {}\nexits: {:?}\nconsole:\n{}",
+            self.report, self.report.exits, self.console
+        );
+    }
+}
+
+/// Runs the `vmm` program with these arguments to its end.
+pub(crate) fn vmm(arguments: &[&str]) -> Seen {
+    Seen::of(Command::new(vmm_binary()).args(arguments))
+}
+
+/// Runs the `vmm` program with the guest program `name` and the words behind it: options, `--`, guest arguments.
+pub(crate) fn vmm_run(name: &str, words: &[&str]) -> Seen {
+    Seen::of(Command::new(vmm_binary()).arg("run").arg(guest(name)).args(words))
+}
+
+/// What a user sees of a program that has run.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Seen {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self::from(command.output().expect("the program starts"))
+    }
+}
+
+impl From<Output> for Seen {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! A copy of the workspace for tests that edit sources as a user would.
+//!
+//! It lies at a fixed place below the target directory, and so does what it builds: a second run builds little. One
+//! test has it at a time.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use xtask::workspace;
+
+/// What makes up the workspace; the rest of the folder (`target`, `.git`) is not copied.
+const PARTS: [&str; 9] = [
+    "Cargo.toml",
+    "Cargo.lock",
+    "rust-toolchain.toml",
+    ".cargo",
+    "shared-abi",
+    "vmm",
+    "guest-kernel",
+    "xtask",
+    "tests",
+];
+
+/// A fresh copy of the workspace, for one test alone.
+pub(crate) struct WorkspaceCopy {
+    root: PathBuf,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl WorkspaceCopy {
+    pub(crate) fn take() -> Self {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let root = workspace::target_directory().join("workspace-copy");
+        for part in PARTS {
+            copy(&workspace::root().join(part), &root.join(part));
+        }
+        Self { root, _alone: alone }
+    }
+
+    pub(crate) fn path(&self, relative: &str) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    /// `cargo` in the copy.
+    pub(crate) fn cargo(&self) -> Command {
+        let mut cargo = workspace::cargo();
+        cargo
+            .current_dir(&self.root)
+            .env("CARGO_TARGET_DIR", self.root.join("target"));
+        cargo
+    }
+
+    /// `cargo xtask` in the copy.
+    pub(crate) fn xtask(&self) -> Command {
+        let mut cargo = self.cargo();
+        cargo.args(["--quiet", "xtask"]);
+        cargo
+    }
+}
+
+/// Makes `to` the same as `from`, and touches only files that differ: cargo rebuilds by modification time.
+fn copy(from: &Path, to: &Path) {
+    if from.is_file() {
+        let bytes = fs::read(from).expect("the workspace is readable");
+        if fs::read(to).ok().as_ref() != Some(&bytes) {
+            fs::create_dir_all(to.parent().expect("a file lies in a folder")).expect("writable");
+            fs::write(to, bytes).expect("writable");
+        }
+        return;
+    }
+    let names = |folder: &Path| -> Vec<std::ffi::OsString> {
+        let entries = fs::read_dir(folder).into_iter().flatten();
+        entries
+            .map(|entry| entry.expect("readable").file_name())
+            .collect()
+    };
+    let wanted = names(from);
+    for extra in names(to).iter().filter(|name| !wanted.contains(name)) {
+        let extra = to.join(extra);
+        let removed = if extra.is_dir() {
+            fs::remove_dir_all(&extra)
+        } else {
+            fs::remove_file(&extra)
+        };
+        removed.expect("writable");
+    }
+    for name in wanted {
+        copy(&from.join(&name), &to.join(&name));
+    }
+}

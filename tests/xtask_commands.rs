@@ -1,0 +1,126 @@
+//! `cargo xtask` as a user types it.
+
+use std::fs;
+use std::process::Command;
+
+use xtask::workspace;
+
+use crate::harness::Seen;
+use crate::harness::workspace_copy::WorkspaceCopy;
+
+/// Runs `cargo xtask` in `folder` of the workspace.
+fn xtask_in(folder: &str, words: &[&str]) -> Seen {
+    let mut cargo = workspace::cargo();
+    Seen::of(
+        cargo
+            .current_dir(workspace::root().join(folder))
+            .args(["--quiet", "xtask"])
+            .args(words),
+    )
+}
+
+fn xtask(words: &[&str]) -> Seen {
+    xtask_in(".", words)
+}
+
+#[test]
+fn run_prints_the_greeting_from_any_folder() {
+    for folder in [".", "guest-kernel/src/bin", "vmm"] {
+        let seen = xtask_in(folder, &["run"]);
+        assert_eq!(
+            (seen.code, seen.stdout.as_str()),
+            (Some(0), "hello from the guest\n"),
+            "{folder}: {seen:?}"
+        );
+    }
+}
+
+#[test]
+fn run_passes_options_arguments_and_the_exit_code_through() {
+    let seen = xtask(&["run", "probe", "--memory", "4M", "--", "exit", "7"]);
+    assert_eq!(seen.code, Some(7), "{seen:?}");
+}
+
+#[test]
+fn list_shows_every_program_with_its_summary() {
+    let seen = xtask(&["list"]);
+    assert!(
+        seen.stdout
+            .contains("01_hello  Prints one line: the smallest program."),
+        "{seen:?}"
+    );
+    let json: serde_json::Value = serde_json::from_str(&xtask(&["list", "--json"]).stdout).expect("JSON");
+    let names: Vec<_> = json
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(|program| &program["name"])
+        .collect();
+    assert!(names.contains(&&serde_json::json!("probe")), "{json}");
+}
+
+#[test]
+fn a_new_program_runs_at_once_and_is_never_overwritten() {
+    let copy = WorkspaceCopy::take();
+
+    let seen = Seen::of(copy.xtask().args(["new", "fresh"]));
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    assert!(seen.stdout.contains("cargo xtask run fresh"), "{seen:?}");
+    let seen = Seen::of(copy.xtask().args(["run", "fresh"]));
+    assert_eq!(
+        (seen.code, seen.stdout.as_str()),
+        (Some(0), "hello from fresh\n"),
+        "{}",
+        seen.stderr
+    );
+
+    let source = copy.path("guest-kernel/src/bin/fresh.rs");
+    fs::write(&source, "// mine").expect("writable");
+    let seen = Seen::of(copy.xtask().args(["new", "fresh"]));
+    assert_eq!(seen.code, Some(100), "{seen:?}");
+    assert!(seen.stderr.contains("there is a program"), "{seen:?}");
+    assert_eq!(fs::read_to_string(&source).expect("readable"), "// mine");
+}
+
+#[test]
+fn an_unknown_program_is_answered_with_those_there_are() {
+    let seen = xtask(&["run", "nonesuch"]);
+    assert_eq!(seen.code, Some(100), "{seen:?}");
+    assert!(
+        seen.stderr.contains("`nonesuch`") && seen.stderr.contains("01_hello"),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn a_guest_is_run_by_plain_cargo_too() {
+    let mut cargo = workspace::cargo();
+    cargo.args([
+        "run",
+        "--quiet",
+        "--package",
+        "guest-kernel",
+        "--target",
+        "x86_64-unknown-none",
+    ]);
+    let seen = Seen::of(cargo.args(["--bin", "01_hello"]));
+    assert_eq!(
+        (seen.code, seen.stdout.as_str()),
+        (Some(0), "hello from the guest\n"),
+        "{seen:?}"
+    );
+}
+
+#[test]
+fn doctor_says_that_guests_can_run_here() {
+    let seen = xtask(&["doctor"]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let json: serde_json::Value = serde_json::from_str(&xtask(&["doctor", "--json"]).stdout).expect("JSON");
+    assert_eq!(json["can_run_guests"], true, "{json}");
+}
+
+#[test]
+fn completions_are_scripts_of_the_shell() {
+    let seen = Seen::of(Command::new(crate::harness::vmm_binary()).args(["completions", "bash"]));
+    assert!(seen.stdout.contains("complete -F _vmm"), "{seen:?}");
+}

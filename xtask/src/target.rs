@@ -1,0 +1,64 @@
+//! The bare-metal target: is it installed, and if not, install it.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace;
+
+/// What guests are compiled for.
+pub const GUEST: &str = "x86_64-unknown-none";
+
+/// Installs the guest's target unless it is there.
+///
+/// # Errors
+/// When it is not there and rustup cannot install it; the error holds the command to type.
+pub fn ensure() -> Result<()> {
+    if library_directory()?.is_dir() {
+        return Ok(());
+    }
+    let mut rustup = Command::new("rustup");
+    rustup
+        .args(["target", "add", GUEST])
+        .current_dir(workspace::root());
+    eprintln!(
+        "xtask: the target {GUEST} is not installed yet: {}",
+        workspace::words(&rustup)
+    );
+    let installed = workspace::check(&mut rustup);
+    if installed.is_err() || !library_directory()?.is_dir() {
+        let reason = installed
+            .err()
+            .map_or_else(String::new, |error| format!(" ({error:#})"));
+        bail!(
+            "guests need the target {GUEST}{reason}; type this in the workspace: rustup target add {GUEST}"
+        );
+    }
+    Ok(())
+}
+
+/// Where the toolchain has the target's libraries, whether or not they are installed.
+fn library_directory() -> Result<PathBuf> {
+    Ok(sysroot()?.join("lib/rustlib").join(GUEST).join("lib"))
+}
+
+/// The toolchain's folder. rustup tells its children; asking rustc would cost more than all the rest of a run.
+fn sysroot() -> Result<PathBuf> {
+    if let (Some(home), Some(name)) = (
+        std::env::var_os("RUSTUP_HOME"),
+        std::env::var_os("RUSTUP_TOOLCHAIN"),
+    ) {
+        return Ok(PathBuf::from(home).join("toolchains").join(name));
+    }
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--print", "sysroot"]).current_dir(workspace::root());
+    let output = rustc.output().context("cannot start rustc")?;
+    if !output.status.success() {
+        bail!(
+            "`rustc --print sysroot` failed: {}",
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+    }
+    Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
+}

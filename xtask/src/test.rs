@@ -1,0 +1,140 @@
+//! `cargo xtask test`: everything that can fail.
+//!
+//! The suites run one after the other and print what libtest prints; the last line adds them up.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::guest;
+use crate::workspace::{self, Profile, cargo};
+
+/// Runs all tests, or those whose name contains `filter`.
+///
+/// # Errors
+/// When something cannot be built or started. Failing tests are the exit code.
+pub fn run(filter: Option<&str>) -> Result<ExitCode> {
+    // Guests and the VMM first: so what does not compile is said before any test runs.
+    guest::build_all(Profile::Debug)?;
+    workspace::build_vmm(Profile::Debug)?;
+
+    let mut total = Totals::default();
+    for mut suite in suites() {
+        suite.args(filter);
+        eprintln!("xtask: {}", workspace::words(&suite));
+        total.add(&run_suite(&mut suite)?);
+    }
+    println!(
+        "\n{} passed, {} failed, {} skipped",
+        total.passed, total.failed, total.skipped
+    );
+    Ok(if total.failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn suites() -> Vec<Command> {
+    // The guest's programs are no tests of the host; its library is.
+    [
+        &[
+            "test",
+            "--workspace",
+            "--exclude",
+            "guest-kernel",
+            "--exclude",
+            "tests",
+            "--all-targets",
+        ][..],
+        &["test", "--package", "guest-kernel", "--lib"],
+        &["test", "--workspace", "--doc"],
+        &["test", "--package", "tests"],
+    ]
+    .into_iter()
+    .map(|arguments| {
+        let mut command = cargo();
+        command.args(arguments).arg("--no-fail-fast");
+        command
+    })
+    .collect()
+}
+
+/// What libtest counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+}
+
+impl Totals {
+    fn add(&mut self, other: &Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
+
+    /// The counts of a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
+    fn from_line(line: &str) -> Option<Self> {
+        let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
+        let count = |name: &str| {
+            counts
+                .split("; ")
+                .find_map(|part| part.strip_suffix(name)?.trim().parse().ok())
+                .unwrap_or(0)
+        };
+        Some(Self {
+            passed: count("passed"),
+            failed: count("failed"),
+            skipped: count("ignored"),
+        })
+    }
+}
+
+/// Runs one suite, shows its output and adds up its results.
+fn run_suite(suite: &mut Command) -> Result<Totals> {
+    let words = workspace::words(suite);
+    let mut child = suite
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start `{words}`"))?;
+    let output = child.stdout.take().expect("stdout is piped");
+    let mut totals = Totals::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.with_context(|| format!("cannot read the output of `{words}`"))?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(std::io::stdout(), "{line}").context("cannot show the output of the tests")?;
+        totals.add(&Totals::from_line(&line).unwrap_or_default());
+    }
+    let status = child
+        .wait()
+        .with_context(|| format!("cannot wait for `{words}`"))?;
+    if !status.success() && totals.failed == 0 {
+        // A suite that does not compile, or that died, has no line of results.
+        eprintln!("xtask: `{words}` failed: {status}");
+        totals.failed = 1;
+    }
+    Ok(totals)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_read_from_libtests_line() {
+        let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.1s";
+        assert_eq!(
+            Totals::from_line(line),
+            Some(Totals {
+                passed: 12,
+                failed: 3,
+                skipped: 1
+            })
+        );
+        assert_eq!(Totals::from_line("test result"), None);
+        assert_eq!(Totals::from_line("running 3 tests"), None);
+    }
+}
