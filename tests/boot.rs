@@ -9,11 +9,7 @@ use crate::harness::{boot, guest, probe};
 fn hello_prints_its_line_with_one_exit_a_byte_and_ends() {
     let finished = boot("01_hello").run();
 
-    assert_eq!(
-        finished.report.exits.pio_out,
-        "hello from the guest\n".len() as u64 + 1,
-        "and one to end"
-    );
+    assert_eq!(finished.report.exits.pio_out, "hello from the guest\n".len() as u64 + 1, "and one to end");
     assert_eq!(finished.report.exits.total(), finished.report.exits.pio_out);
     assert_eq!(finished.succeeded(), "hello from the guest\n");
 }
@@ -26,15 +22,8 @@ fn every_size_of_memory_and_page_boots() {
             if (memory, page_size) == ("64G", PageSize::Size4K) {
                 continue;
             }
-            let finished = boot("01_hello")
-                .memory(memory)
-                .with(|config| config.page_size = page_size)
-                .run();
-            assert_eq!(
-                finished.succeeded(),
-                "hello from the guest\n",
-                "{memory} in {page_size} pages"
-            );
+            let finished = boot("01_hello").memory(memory).with(|config| config.page_size = page_size).run();
+            assert_eq!(finished.succeeded(), "hello from the guest\n", "{memory} in {page_size} pages");
         }
     }
 }
@@ -60,31 +49,16 @@ fn gigabyte_pages_boot_or_are_refused_with_the_reason() {
 /// Asked of `cpuid` as the VMM asks KVM: leaf 80000001h, EDX bit 26, as guests see it.
 fn host_offers_gigabyte_pages() -> bool {
     let kvm = kvm_ioctls::Kvm::new().expect("/dev/kvm");
-    let cpuid = kvm
-        .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-        .expect("CPUID");
-    cpuid
-        .as_slice()
-        .iter()
-        .any(|entry| entry.function == 0x8000_0001 && entry.edx & 1 << 26 != 0)
+    let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).expect("CPUID");
+    cpuid.as_slice().iter().any(|entry| entry.function == 0x8000_0001 && entry.edx & 1 << 26 != 0)
 }
 
 #[test]
 fn huge_pages_back_the_guest() {
-    let finished = boot("01_hello")
-        .with(|config| {
-            config.backing = Backing {
-                huge: true,
-                mergeable: false,
-            }
-        })
-        .run();
+    let finished =
+        boot("01_hello").with(|config| config.backing = Backing { huge: true, mergeable: false }).run();
     let hva = finished.vm.memory().hva(layout::KERNEL).expect("RAM");
-    assert_eq!(
-        hva % (2 << 20),
-        layout::KERNEL.0,
-        "RAM starts at a multiple of 2 MiB"
-    );
+    assert_eq!(hva % (2 << 20), layout::KERNEL.0, "RAM starts at a multiple of 2 MiB");
     assert_eq!(finished.succeeded(), "hello from the guest\n");
 }
 
@@ -93,25 +67,15 @@ fn the_guest_reads_the_boot_info_the_host_wrote() {
     let finished = probe("boot-info").memory("5G").run();
 
     let mut page = [0; size_of::<BootInfo>()];
-    finished
-        .vm
-        .memory()
-        .read(layout::BOOT_INFO, &mut page)
-        .expect("RAM");
-    assert_eq!(
-        u64::from_le_bytes(page[..8].try_into().expect("8 bytes")),
-        BootInfo::MAGIC
-    );
+    finished.vm.memory().read(layout::BOOT_INFO, &mut page).expect("RAM");
+    assert_eq!(u64::from_le_bytes(page[..8].try_into().expect("8 bytes")), BootInfo::MAGIC);
     let map = finished.vm.map();
     let (image, tables) = (map.image(), *map.page_tables());
     let console = finished.succeeded();
     for number in [5 << 30, image.start, image.end, tables.start.0, tables.end.0] {
         // 5 GiB of RAM end 1 GiB higher, because of the hole.
         let number = if number == 5 << 30 { 6 << 30 } else { number };
-        assert!(
-            console.contains(&format!("{number:#x}")),
-            "{number:#x} in\n{console}"
-        );
+        assert!(console.contains(&format!("{number:#x}")), "{number:#x} in\n{console}");
     }
 }
 
@@ -127,10 +91,7 @@ fn arguments_that_do_not_fit_are_refused_with_their_size() {
     let long = "x".repeat(layout::ARGUMENTS_MAX_SIZE as usize);
     let config = boot("probe").arguments(&[&long]).config;
     let error = vmm::Vm::build(config).expect_err("one byte too many").to_string();
-    assert!(
-        error.contains("57345 bytes") && error.contains("57344"),
-        "{error}"
-    );
+    assert!(error.contains("57345 bytes") && error.contains("57344"), "{error}");
 }
 
 #[test]

@@ -31,21 +31,13 @@ fn stdout_holds_the_guests_bytes_unchanged_and_nothing_else() {
 #[test]
 fn a_line_without_end_is_shown_when_the_guest_is_stopped() {
     let seen = vmm_run("probe", &["--timeout", "200ms", "--", "print-and-spin"]);
-    assert_eq!(
-        (seen.code, seen.stdout.as_str()),
-        (Some(124), "still here"),
-        "{seen:?}"
-    );
+    assert_eq!((seen.code, seen.stdout.as_str()), (Some(124), "still here"), "{seen:?}");
 }
 
 #[test]
 fn a_line_without_end_is_shown_when_the_guest_dies() {
     let seen = vmm_run("probe", &["--", "print-and-fault"]);
-    assert_eq!(
-        (seen.code, seen.stdout.as_str()),
-        (Some(102), "last words"),
-        "{seen:?}"
-    );
+    assert_eq!((seen.code, seen.stdout.as_str()), (Some(102), "last words"), "{seen:?}");
 }
 
 #[test]
@@ -64,9 +56,5 @@ fn a_reader_that_goes_away_ends_the_run_quietly() {
 
     let output = child.wait_with_output().expect("the VMM ends");
     assert_eq!(output.status.code(), Some(0));
-    assert!(
-        output.stderr.is_empty(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
 }

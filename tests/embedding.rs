@@ -1,6 +1,5 @@
 //! The library in somebody else's program.
 
-use std::process::Command;
 use std::sync::Arc;
 
 use vmm::{Console, KernelSource, StopReason, Vm, VmConfig};
@@ -18,9 +17,7 @@ fn several_machines_in_one_process_keep_apart() {
             let mut config = VmConfig::new(KernelSource::Bytes(image));
             config.console = console;
             config.arguments = vec!["arguments".to_owned(), number.to_string()];
-            let report = Vm::build(config)
-                .and_then(|mut vm| vm.run())
-                .expect("the host works");
+            let report = Vm::build(config).and_then(|mut vm| vm.run()).expect("the host works");
             (number, report, captured.text())
         })
     });
@@ -34,9 +31,7 @@ fn several_machines_in_one_process_keep_apart() {
 #[test]
 fn the_example_runs_a_guest() {
     let mut cargo = workspace::cargo();
-    cargo
-        .args(["run", "--quiet", "--package", "vmm", "--example", "embed", "--"])
-        .arg(guest("01_hello"));
+    cargo.args(["run", "--quiet", "--package", "vmm", "--example", "embed", "--"]).arg(guest("01_hello"));
     let seen = Seen::of(&mut cargo);
     assert_eq!(seen.code, Some(0), "{seen:?}");
     assert!(seen.stdout.contains("hello from the guest"), "{seen:?}");

@@ -21,9 +21,7 @@ fn codes_that_do_not_fit_are_reported_as_99_and_said() {
 
 #[test]
 fn a_one_byte_exit_code_is_enough() {
-    probe("exit-by-byte 42")
-        .run()
-        .stopped_by(&StopReason::Exited { code: 42 });
+    probe("exit-by-byte 42").run().stopped_by(&StopReason::Exited { code: 42 });
 }
 
 #[test]
@@ -35,10 +33,7 @@ fn returning_from_main_is_success() {
 fn a_panic_is_101_and_shows_message_and_place() {
     let seen = vmm_run("probe", &["--", "panic"]);
     assert_eq!(seen.code, Some(101));
-    assert!(
-        seen.stdout.contains("guest-kernel/src/bin/probe/ends.rs:"),
-        "{seen:?}"
-    );
+    assert!(seen.stdout.contains("guest-kernel/src/bin/probe/ends.rs:"), "{seen:?}");
     assert!(seen.stdout.contains("asked to panic"), "{seen:?}");
     assert_eq!(seen.stderr, "vmm: the guest panicked\n");
 }

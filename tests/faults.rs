@@ -19,12 +19,7 @@ fn what_must_not_be_touched_faults() {
         "read-beyond-ram",
     ] {
         let finished = probe(deed).run();
-        assert_eq!(
-            finished.report.stop,
-            StopReason::TripleFault,
-            "{deed}: {}",
-            finished.console
-        );
+        assert_eq!(finished.report.stop, StopReason::TripleFault, "{deed}: {}", finished.console);
     }
 }
 
@@ -32,35 +27,20 @@ fn what_must_not_be_touched_faults() {
 fn a_triple_fault_is_102() {
     let seen = vmm_run("probe", &["--", "read-null"]);
     assert_eq!(seen.code, Some(102));
-    assert!(
-        seen.stderr.starts_with("vmm: the guest died of a triple fault"),
-        "{seen:?}"
-    );
+    assert!(seen.stderr.starts_with("vmm: the guest died of a triple fault"), "{seen:?}");
 }
 
 #[test]
 fn a_port_without_device_is_named_with_what_was_written() {
-    let written = StopReason::UnclaimedPort {
-        port: 0x1234,
-        size: 2,
-        written: Some(0xABCD),
-    };
+    let written = StopReason::UnclaimedPort { port: 0x1234, size: 2, written: Some(0xABCD) };
     probe("unclaimed-port-out").run().stopped_by(&written);
-    let read = StopReason::UnclaimedPort {
-        port: 0x60,
-        size: 1,
-        written: None,
-    };
+    let read = StopReason::UnclaimedPort { port: 0x60, size: 1, written: None };
     probe("unclaimed-port-in").run().stopped_by(&read);
 }
 
 #[test]
 fn an_access_behind_a_mapping_to_nowhere_is_named_by_its_address() {
     let finished = probe("write-hole").run();
-    let expected = StopReason::UnclaimedMmio {
-        gpa: Gpa(0xC000_0000),
-        size: 8,
-        written: Some(0x1122),
-    };
+    let expected = StopReason::UnclaimedMmio { gpa: Gpa(0xC000_0000), size: 8, written: Some(0x1122) };
     finished.stopped_by(&expected);
 }

@@ -19,10 +19,7 @@ fn a_time_limit_stops_a_spinning_guest_and_says_where_it_was() {
 
     assert_eq!(seen.code, Some(124), "{seen:?}");
     assert!(seen.stderr.contains("300ms at RIP 0x1"), "{seen:?}");
-    assert!(
-        elapsed < Duration::from_millis(300) + PROMPT + NOISE,
-        "{elapsed:?}"
-    );
+    assert!(elapsed < Duration::from_millis(300) + PROMPT + NOISE, "{elapsed:?}");
 }
 
 #[test]
@@ -43,11 +40,7 @@ fn ctrl_c_and_sigterm_stop_a_spinning_guest_and_say_where_it_was() {
         let seen = Seen::from(child.wait_with_output().expect("the VMM ends"));
         let elapsed = start.elapsed();
 
-        assert_eq!(
-            (seen.code, seen.stdout.as_str()),
-            (Some(130), "still here"),
-            "{seen:?}"
-        );
+        assert_eq!((seen.code, seen.stdout.as_str()), (Some(130), "still here"), "{seen:?}");
         assert!(seen.stderr.contains("interrupted at RIP 0x1"), "{seen:?}");
         assert!(elapsed < PROMPT + NOISE, "{elapsed:?}");
     }

@@ -11,12 +11,7 @@ use crate::harness::workspace_copy::WorkspaceCopy;
 /// Runs `cargo xtask` in `folder` of the workspace.
 fn xtask_in(folder: &str, words: &[&str]) -> Seen {
     let mut cargo = workspace::cargo();
-    Seen::of(
-        cargo
-            .current_dir(workspace::root().join(folder))
-            .args(["--quiet", "xtask"])
-            .args(words),
-    )
+    Seen::of(cargo.current_dir(workspace::root().join(folder)).args(["--quiet", "xtask"]).args(words))
 }
 
 fn xtask(words: &[&str]) -> Seen {
@@ -44,18 +39,9 @@ fn run_passes_options_arguments_and_the_exit_code_through() {
 #[test]
 fn list_shows_every_program_with_its_summary() {
     let seen = xtask(&["list"]);
-    assert!(
-        seen.stdout
-            .contains("01_hello  Prints one line: the smallest program."),
-        "{seen:?}"
-    );
+    assert!(seen.stdout.contains("01_hello  Prints one line: the smallest program."), "{seen:?}");
     let json: serde_json::Value = serde_json::from_str(&xtask(&["list", "--json"]).stdout).expect("JSON");
-    let names: Vec<_> = json
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(|program| &program["name"])
-        .collect();
+    let names: Vec<_> = json.as_array().expect("a list").iter().map(|program| &program["name"]).collect();
     assert!(names.contains(&&serde_json::json!("probe")), "{json}");
 }
 
@@ -67,12 +53,7 @@ fn a_new_program_runs_at_once_and_is_never_overwritten() {
     assert_eq!(seen.code, Some(0), "{seen:?}");
     assert!(seen.stdout.contains("cargo xtask run fresh"), "{seen:?}");
     let seen = Seen::of(copy.xtask().args(["run", "fresh"]));
-    assert_eq!(
-        (seen.code, seen.stdout.as_str()),
-        (Some(0), "hello from fresh\n"),
-        "{}",
-        seen.stderr
-    );
+    assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "hello from fresh\n"), "{}", seen.stderr);
 
     let source = copy.path("guest-kernel/src/bin/fresh.rs");
     fs::write(&source, "// mine").expect("writable");
@@ -86,29 +67,15 @@ fn a_new_program_runs_at_once_and_is_never_overwritten() {
 fn an_unknown_program_is_answered_with_those_there_are() {
     let seen = xtask(&["run", "nonesuch"]);
     assert_eq!(seen.code, Some(100), "{seen:?}");
-    assert!(
-        seen.stderr.contains("`nonesuch`") && seen.stderr.contains("01_hello"),
-        "{seen:?}"
-    );
+    assert!(seen.stderr.contains("`nonesuch`") && seen.stderr.contains("01_hello"), "{seen:?}");
 }
 
 #[test]
 fn a_guest_is_run_by_plain_cargo_too() {
     let mut cargo = workspace::cargo();
-    cargo.args([
-        "run",
-        "--quiet",
-        "--package",
-        "guest-kernel",
-        "--target",
-        "x86_64-unknown-none",
-    ]);
+    cargo.args(["run", "--quiet", "--package", "guest-kernel", "--target", "x86_64-unknown-none"]);
     let seen = Seen::of(cargo.args(["--bin", "01_hello"]));
-    assert_eq!(
-        (seen.code, seen.stdout.as_str()),
-        (Some(0), "hello from the guest\n"),
-        "{seen:?}"
-    );
+    assert_eq!((seen.code, seen.stdout.as_str()), (Some(0), "hello from the guest\n"), "{seen:?}");
 }
 
 #[test]

@@ -4,7 +4,13 @@
 //! page tables map all RAM to itself, RSP points to the end of the stack, RDI holds the address of [`BootInfo`],
 //! interrupts are off. So `_start` has little left to do, and says it in three instructions.
 
-use shared_abi::{BootInfo, layout};
+use shared_abi::BootInfo;
+
+/// The contract that this kernel was built against, for the host to compare. It is in the ELF file and never loaded.
+#[cfg(target_os = "none")]
+#[used]
+#[unsafe(link_section = ".note.duet")]
+static CONTRACT: shared_abi::contract::Note = shared_abi::contract::Note::THIS;
 
 /// The first instruction of the guest.
 ///
@@ -45,13 +51,17 @@ extern "C" fn start(info: &'static BootInfo) -> ! {
 }
 
 /// What the host told the kernel at start.
-///
-/// # Panics
-/// On the host, where there is no machine.
+#[cfg(target_os = "none")]
 #[must_use]
 pub fn boot_info() -> &'static BootInfo {
-    assert!(cfg!(target_os = "none"), "{}", crate::cpu::NOT_IN_A_MACHINE);
     // SAFETY: The VMM wrote a `BootInfo` at this address before the first instruction (checked by `start`), the
     // page is mapped read-only, and the address is aligned to a page.
-    unsafe { &*(layout::BOOT_INFO.0 as *const BootInfo) }
+    unsafe { &*(shared_abi::layout::BOOT_INFO.0 as *const BootInfo) }
+}
+
+/// What the host told the kernel at start; on the host there is no machine.
+#[cfg(not(target_os = "none"))]
+#[must_use]
+pub fn boot_info() -> &'static BootInfo {
+    panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }

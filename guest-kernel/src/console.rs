@@ -1,14 +1,20 @@
-//! The debug console: text out through port 0xE9, one byte an `outb`, one exit a byte.
+//! The console: text out.
 //!
-//! Host side: `vmm/src/devices/debug_console.rs`.
+//! There are two ways. [`println!`](crate::println) formats a line into a buffer on the stack and hands it to the host
+//! by one hypercall: one exit a line. [`println_raw!`](crate::println_raw) sends each byte through port 0xE9 by `outb`:
+//! one exit a byte, but it needs nothing of the machine except the port, so it is for early boot, for last words, and
+//! for the lesson what an exit costs.
+//!
+//! Host side: `vmm/src/hypercall/console.rs` and `vmm/src/devices/debug_console.rs`.
 
 use core::fmt::{self, Write};
 
 use shared_abi::ports;
 
 use crate::cpu::port;
+use crate::hypercall;
 
-/// The debug console. It has no state, so anyone may make one.
+/// The debug console at port 0xE9, byte by byte. It has no state, so anyone may make one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DebugConsole;
 
@@ -34,31 +40,113 @@ impl Write for DebugConsole {
     }
 }
 
-/// Prints to the debug console; [`print!`](crate::print) ends here.
+/// A line being put together; what it holds goes to the host when it is full and when it is dropped.
+///
+/// It lives on the stack of whoever prints. So nothing is shared, nothing is locked, and a line of another CPU never
+/// lands inside ours.
+pub struct Line {
+    bytes: [u8; Self::SIZE],
+    length: usize,
+}
+
+impl Line {
+    /// A longer line takes more than one exit.
+    const SIZE: usize = 512;
+
+    /// An empty line.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { bytes: [0; Self::SIZE], length: 0 }
+    }
+
+    fn send(&mut self) {
+        let text = self.bytes.get(..self.length).unwrap_or_default();
+        send(text);
+        self.length = 0;
+    }
+}
+
+/// Hands text to the host. A host that cannot show it has ended the run or will; there is nobody else to tell.
+fn send(text: &[u8]) {
+    if !text.is_empty() {
+        let _ = hypercall::console_write(text);
+    }
+}
+
+impl Default for Line {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Write for Line {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > Self::SIZE - self.length {
+            self.send();
+        }
+        if text.len() > Self::SIZE {
+            send(text.as_bytes());
+            return Ok(());
+        }
+        let end = self.length + text.len();
+        if let Some(room) = self.bytes.get_mut(self.length..end) {
+            room.copy_from_slice(text.as_bytes());
+            self.length = end;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.send();
+    }
+}
+
+/// Prints; [`print!`](crate::print) and [`println!`](crate::println) end here.
 pub fn print(text: fmt::Arguments<'_>) {
-    // Text without placeholders is known at compile time: no formatting code runs.
-    let result = match text.as_str() {
-        Some(text) => DebugConsole.write_str(text),
-        None => DebugConsole.write_fmt(text),
-    };
+    match text.as_str() {
+        // Text without placeholders is known at compile time: it needs no buffer.
+        Some(text) => send(text.as_bytes()),
+        // A `Display` of the program may fail; then its text ends there.
+        None => {
+            let _ = Line::new().write_fmt(text);
+        }
+    }
+}
+
+/// Prints byte by byte; [`print_raw!`](crate::print_raw) and [`println_raw!`](crate::println_raw) end here.
+pub fn print_raw(text: fmt::Arguments<'_>) {
     // The console never fails; a `Display` of the program may, and then its text ends there.
-    let _ = result;
+    let _ = DebugConsole.write_fmt(text);
 }
 
-/// Prints a line to the debug console; [`println!`](crate::println) ends here.
-pub fn print_line(text: fmt::Arguments<'_>) {
-    print(text);
-    print(format_args!("\n"));
-}
-
-/// Prints to the console, like `std::print!`.
+/// Prints to the console, like `std::print!`: one exit.
 #[macro_export]
 macro_rules! print {
     ($($text:tt)*) => { $crate::console::print(::core::format_args!($($text)*)) };
 }
 
-/// Prints a line to the console, like `std::println!`.
+/// Prints a line to the console, like `std::println!`: one exit.
 #[macro_export]
 macro_rules! println {
-    ($($text:tt)*) => { $crate::console::print_line(::core::format_args!($($text)*)) };
+    () => { $crate::print!("\n") };
+    ($($text:tt)*) => {
+        $crate::console::print(::core::format_args!("{}\n", ::core::format_args!($($text)*)))
+    };
+}
+
+/// Prints through port 0xE9: one exit a byte.
+#[macro_export]
+macro_rules! print_raw {
+    ($($text:tt)*) => { $crate::console::print_raw(::core::format_args!($($text)*)) };
+}
+
+/// Prints a line through port 0xE9: one exit a byte.
+#[macro_export]
+macro_rules! println_raw {
+    () => { $crate::print_raw!("\n") };
+    ($($text:tt)*) => {
+        $crate::console::print_raw(::core::format_args!("{}\n", ::core::format_args!($($text)*)))
+    };
 }

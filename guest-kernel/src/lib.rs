@@ -7,7 +7,8 @@
 //! |---|---|
 //! | [`boot`] | the first instruction in the machine, then Rust |
 //! | [`arguments`](mod@arguments) | what was typed behind `--` |
-//! | [`console`] | `outb` to port 0xE9; `print!`, `println!` |
+//! | [`console`] | `println!` in one exit; `println_raw!` through port 0xE9 |
+//! | [`hypercall`] | asking the host |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | `panic` | the last words |
@@ -36,6 +37,7 @@ pub mod arguments;
 pub mod boot;
 pub mod console;
 pub mod cpu;
+pub mod hypercall;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;

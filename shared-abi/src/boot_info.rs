@@ -6,36 +6,37 @@
 //! Host side: `vmm/src/boot/boot_info.rs`. Guest side: `guest-kernel/src/boot.rs`.
 
 use crate::addr::Gpa;
+use crate::define::shared_struct;
 use crate::layout;
 
-/// One contiguous range of RAM.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct RamRegion {
-    /// First byte, a GPA.
-    pub start: u64,
-    /// First address behind it, a GPA; equal to `start` when the region is empty.
-    pub end: u64,
+shared_struct! {
+    /// One contiguous range of guest-physical memory.
+    pub struct RamRegion {
+        /// First byte, a GPA.
+        pub start: u64,
+        /// First address behind it, a GPA; equal to `start` when the region is empty.
+        pub end: u64,
+    }
 }
 
-/// The boot information, version [`BootInfo::VERSION`]. All fields are little-endian 64-bit words.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BootInfo {
-    /// [`BootInfo::MAGIC`]; anything else means that no VMM of ours started this guest.
-    pub magic: u64,
-    /// [`BootInfo::VERSION`].
-    pub version: u64,
-    /// RAM below and above the device hole; the second is empty on small machines.
-    pub ram: [RamRegion; 2],
-    /// The kernel image: from its lowest to its highest page.
-    pub image: RamRegion,
-    /// The page tables the guest starts with.
-    pub page_tables: RamRegion,
-    /// The arguments: NUL-terminated UTF-8 strings, one after the other.
-    pub arguments: RamRegion,
-    /// Virtual CPUs in the machine.
-    pub vcpu_count: u64,
+shared_struct! {
+    /// The boot information, version [`BootInfo::VERSION`]. All fields are little-endian 64-bit words.
+    pub struct BootInfo {
+        /// [`BootInfo::MAGIC`]; anything else means that no VMM of ours started this guest.
+        pub magic: u64,
+        /// [`BootInfo::VERSION`].
+        pub version: u64,
+        /// RAM below and above the device hole; the second is empty on small machines.
+        pub ram: [RamRegion; 2],
+        /// The kernel image: from its lowest to its highest page.
+        pub image: RamRegion,
+        /// The page tables the guest starts with.
+        pub page_tables: RamRegion,
+        /// The arguments: NUL-terminated UTF-8 strings, one after the other.
+        pub arguments: RamRegion,
+        /// Virtual CPUs in the machine.
+        pub vcpu_count: u64,
+    }
 }
 
 impl BootInfo {
@@ -43,29 +44,6 @@ impl BootInfo {
     pub const MAGIC: u64 = u64::from_le_bytes(*b"DUETBOOT");
     /// Version of this structure.
     pub const VERSION: u64 = 1;
-    /// 64-bit words in the structure.
-    pub const WORDS: usize = size_of::<Self>() / 8;
-
-    /// The structure as it lies in guest memory, word by word.
-    #[must_use]
-    pub const fn to_words(&self) -> [u64; Self::WORDS] {
-        let [low, high] = self.ram;
-        [
-            self.magic,
-            self.version,
-            low.start,
-            low.end,
-            high.start,
-            high.end,
-            self.image.start,
-            self.image.end,
-            self.page_tables.start,
-            self.page_tables.end,
-            self.arguments.start,
-            self.arguments.end,
-            self.vcpu_count,
-        ]
-    }
 }
 
 const _: () = assert!(size_of::<BootInfo>() as u64 <= layout::BOOT_INFO_SIZE);
@@ -74,10 +52,7 @@ impl RamRegion {
     /// The region from `start` to `end` (exclusive).
     #[must_use]
     pub const fn new(start: Gpa, end: Gpa) -> Self {
-        Self {
-            start: start.0,
-            end: end.0,
-        }
+        Self { start: start.0, end: end.0 }
     }
 
     /// Size in bytes.
@@ -92,16 +67,10 @@ impl RamRegion {
 pub const fn ram_regions(size: u64) -> [RamRegion; 2] {
     let low = layout::LOW_RAM_MAX_END;
     if size <= low.0 {
-        return [
-            RamRegion::new(Gpa(0), Gpa(size)),
-            RamRegion::new(layout::HIGH_RAM, layout::HIGH_RAM),
-        ];
+        return [RamRegion::new(Gpa(0), Gpa(size)), RamRegion::new(layout::HIGH_RAM, layout::HIGH_RAM)];
     }
     let high_end = Gpa(layout::HIGH_RAM.0 + (size - low.0));
-    [
-        RamRegion::new(Gpa(0), low),
-        RamRegion::new(layout::HIGH_RAM, high_end),
-    ]
+    [RamRegion::new(Gpa(0), low), RamRegion::new(layout::HIGH_RAM, high_end)]
 }
 
 #[cfg(test)]

@@ -2,19 +2,24 @@
 //!
 //! Two programs that never link to each other meet here. What crosses the boundary is: guest RAM laid out as
 //! [`layout`] draws it, one [`BootInfo`] the host writes before the first instruction, bytes on the I/O
-//! [`ports`], and [`exit_code`]s. What never crosses: host pointers, Rust references, anything whose layout the
+//! [`ports`], [`Hypercall`]s, and [`exit_code`]s. What never crosses: host pointers, Rust references, anything whose layout the
 //! compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
 //!
-//! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`].
+//! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`]; then how both sides find
+//! out that they were built against different versions of all this: [`contract`], [`define`].
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod boot_info;
+pub mod contract;
+pub mod define;
 pub mod exit_code;
+pub mod hypercall;
 pub mod layout;
 pub mod ports;
 
 pub use addr::{Gpa, Gva};
 pub use boot_info::{BootInfo, RamRegion};
+pub use hypercall::{Hypercall, HypercallError};

@@ -9,3 +9,8 @@ pub const DEBUG_CONSOLE_PRESENT: u8 = 0xE9;
 
 /// The end. OUT of 1, 2 or 4 bytes ends the run with that value as [exit code](crate::exit_code).
 pub const EXIT: u16 = 0xF4;
+
+/// The hypercall doorbell: OUT of 4 bytes makes the request that the registers hold ([`hypercall`](crate::hypercall)).
+///
+/// Below 256, so that the port fits into the instruction and no register is spent on it.
+pub const HYPERCALL: u16 = 0xE8;

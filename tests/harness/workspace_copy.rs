@@ -47,9 +47,7 @@ impl WorkspaceCopy {
     /// `cargo` in the copy.
     pub(crate) fn cargo(&self) -> Command {
         let mut cargo = workspace::cargo();
-        cargo
-            .current_dir(&self.root)
-            .env("CARGO_TARGET_DIR", self.root.join("target"));
+        cargo.current_dir(&self.root).env("CARGO_TARGET_DIR", self.root.join("target"));
         cargo
     }
 
@@ -73,18 +71,12 @@ fn copy(from: &Path, to: &Path) {
     }
     let names = |folder: &Path| -> Vec<std::ffi::OsString> {
         let entries = fs::read_dir(folder).into_iter().flatten();
-        entries
-            .map(|entry| entry.expect("readable").file_name())
-            .collect()
+        entries.map(|entry| entry.expect("readable").file_name()).collect()
     };
     let wanted = names(from);
     for extra in names(to).iter().filter(|name| !wanted.contains(name)) {
         let extra = to.join(extra);
-        let removed = if extra.is_dir() {
-            fs::remove_dir_all(&extra)
-        } else {
-            fs::remove_file(&extra)
-        };
+        let removed = if extra.is_dir() { fs::remove_dir_all(&extra) } else { fs::remove_file(&extra) };
         removed.expect("writable");
     }
     for name in wanted {

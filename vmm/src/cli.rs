@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use vmm::{Backing, Console, KernelSource, MemorySize, PageSize, VmConfig};
+use vmm::{
+    Backing, Console, Contract, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize, PageSize,
+    VmConfig,
+};
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -18,6 +21,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Boots a kernel and shows what it prints.
     Run(Box<Run>),
+    /// Prints the contract between host and guest that this VMM was built with.
+    Contract,
     /// Checks whether guests can run on this host, and says what to do if not.
     Doctor(Doctor),
     /// Prints the completion script for a shell.
@@ -49,6 +54,18 @@ pub(crate) struct Run {
     #[arg(long)]
     thp: bool,
 
+    /// Let the guest use a directory of the host: its path, `:ro` (the default) or `:rw` behind it.
+    #[arg(long, value_name = "PATH[:ro|:rw]", value_parser = parse_grant)]
+    dir: Option<Grant>,
+
+    /// Run a foreign guest, which carries no contract. It has the ports of console and exit only.
+    #[arg(long)]
+    no_contract: bool,
+
+    /// Show the guest's log records down to this level.
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    log: LogWord,
+
     /// Stop the guest after this time: seconds, or a number with ms, s or m.
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     timeout: Option<Duration>,
@@ -63,6 +80,23 @@ pub(crate) struct Doctor {
     /// Print the checks as JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// A log level as people type it, from the most important to the least.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogWord {
+    /// None.
+    Off,
+    /// Something failed.
+    Error,
+    /// Something may be wrong.
+    Warn,
+    /// Something happened.
+    Info,
+    /// For whoever looks for a mistake.
+    Debug,
+    /// All.
+    Trace,
 }
 
 /// A page size as people type it.
@@ -83,6 +117,8 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   vmm run kernel.elf
   vmm run --memory 64G --page-size 4k kernel.elf
+  vmm run --dir data:rw kernel.elf
+  vmm run --no-contract foreign.elf
   vmm run --timeout 500ms kernel.elf -- first second
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
 
@@ -103,10 +139,7 @@ impl Run {
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
         let mut config = VmConfig::new(KernelSource::File(self.image));
         config.memory = self.memory;
-        config.backing = Backing {
-            mergeable: self.ksm,
-            huge: self.thp,
-        };
+        config.backing = Backing { mergeable: self.ksm, huge: self.thp };
         config.page_size = match self.page_size {
             PageSizeWord::Size4K => PageSize::Size4K,
             PageSizeWord::Size2M => PageSize::Size2M,
@@ -114,18 +147,44 @@ impl Run {
         };
         config.arguments = self.arguments;
         config.timeout = self.timeout;
+        config.contract = if self.no_contract { Contract::None } else { Contract::Required };
+        config.directory = self.dir;
+        config.log = log_to_stderr(self.log);
+        config.input = Input::stdin().map_err(vmm::Error::Console)?;
         config.console = Console::stdout().map_err(vmm::Error::Console)?;
         Ok(config)
     }
+}
+
+/// Records of this level and above go to stderr, one a line.
+fn log_to_stderr(word: LogWord) -> Log {
+    // `LogLevel` counts from 1, the most important.
+    let least = word as u64;
+    Log::to(move |record| {
+        if record.level as u64 <= least {
+            eprintln!("guest: {record}");
+        }
+    })
+}
+
+/// Reads `PATH`, `PATH:ro` or `PATH:rw`.
+fn parse_grant(text: &str) -> Result<Grant, String> {
+    let (path, mode) = match text.rsplit_once(':') {
+        Some((path, "rw")) => (path, GrantMode::ReadWrite),
+        Some((path, "ro")) => (path, GrantMode::ReadOnly),
+        _ => (text, GrantMode::ReadOnly),
+    };
+    if path.is_empty() {
+        return Err("the path is empty: write PATH, PATH:ro or PATH:rw".to_owned());
+    }
+    Ok(Grant { path: PathBuf::from(path), mode, limits: Limits::default() })
 }
 
 /// Reads `2`, `2s`, `500ms`, `1.5s` or `3m`; at most a year.
 fn parse_time(text: &str) -> Result<Duration, String> {
     let not_a_time =
         || format!("`{text}` is not a time: write a number with ms, s or m, such as 500ms or 2s");
-    let unit_start = text
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(text.len());
+    let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(unit_start);
     let seconds_per_unit = match unit {
         "ms" => 0.001,
@@ -151,6 +210,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn grants_are_read_with_their_mode() {
+        for (text, path, mode) in [
+            ("data", "data", GrantMode::ReadOnly),
+            ("data:ro", "data", GrantMode::ReadOnly),
+            ("/a/b:rw", "/a/b", GrantMode::ReadWrite),
+            ("a:b", "a:b", GrantMode::ReadOnly),
+        ] {
+            let grant = parse_grant(text).expect(text);
+            assert_eq!((grant.path, grant.mode), (PathBuf::from(path), mode));
+        }
+        assert!(parse_grant(":rw").is_err() && parse_grant("").is_err());
     }
 
     #[test]

@@ -11,7 +11,11 @@ use std::time::Duration;
 use shared_abi::addr::PAGE_SIZE;
 use shared_abi::layout::{MAX_RAM_SIZE, MIN_RAM_SIZE};
 
+use crate::boot::contract::Contract;
 use crate::console::Console;
+use crate::hypercall::Grant;
+use crate::input::Input;
+use crate::log::Log;
 
 /// Everything that decides a run.
 #[derive(Debug)]
@@ -26,14 +30,23 @@ pub struct VmConfig {
     pub page_size: PageSize,
     /// What the guest finds as its arguments.
     pub arguments: Vec<String>,
+    /// Whether the guest must carry our contract.
+    pub contract: Contract,
+    /// The directory that the guest may use, if any.
+    pub directory: Option<Grant>,
     /// Where the guest's console output goes.
     pub console: Console,
+    /// Where the guest's console input comes from.
+    pub input: Input,
+    /// Where the guest's log records go.
+    pub log: Log,
     /// How long the guest may run; `None` means for ever.
     pub timeout: Option<Duration>,
 }
 
 impl VmConfig {
-    /// The configuration that `vmm run` has by default, with a console that throws everything away.
+    /// What `vmm run` has by default, but with nobody at the console: output and log are thrown away, input is at its
+    /// end.
     #[must_use]
     pub fn new(kernel: KernelSource) -> Self {
         Self {
@@ -42,7 +55,11 @@ impl VmConfig {
             backing: Backing::default(),
             page_size: PageSize::Size2M,
             arguments: Vec::new(),
+            contract: Contract::Required,
+            directory: None,
             console: Console::discard(),
+            input: Input::bytes([]),
+            log: Log::discard(),
             timeout: None,
         }
     }
@@ -136,7 +153,7 @@ impl FromStr for MemorySize {
         }
         // More digits than 64 bits hold are a size, only too large a one.
         let number: u64 = digits.parse().unwrap_or(u64::MAX);
-        Self::new(number.checked_mul(1 << shift).unwrap_or(u64::MAX))
+        Self::new(number.saturating_mul(1 << shift))
     }
 }
 
@@ -190,17 +207,8 @@ mod tests {
 
     #[test]
     fn sizes_are_read_with_their_units() {
-        for (text, bytes) in [
-            ("2M", 2 << 20),
-            ("64G", 64 << 30),
-            ("4096k", 4 << 20),
-            ("2097152", 2 << 20),
-        ] {
-            assert_eq!(
-                text.parse::<MemorySize>().map(MemorySize::bytes),
-                Ok(bytes),
-                "{text}"
-            );
+        for (text, bytes) in [("2M", 2 << 20), ("64G", 64 << 30), ("4096k", 4 << 20), ("2097152", 2 << 20)] {
+            assert_eq!(text.parse::<MemorySize>().map(MemorySize::bytes), Ok(bytes), "{text}");
         }
     }
 

@@ -11,14 +11,23 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice, WriteVolatile};
+
 use crate::error::{Error, Result};
 use crate::next::{Next, StopReason};
 
 /// The sink of a guest's console output.
 pub struct Console {
-    sink: Box<dyn Write + Send>,
+    sink: Sink,
     waiting: Vec<u8>,
     pace: Pace,
+}
+
+enum Sink {
+    /// A file descriptor: the kernel can read guest memory itself.
+    File(File),
+    /// Any writer.
+    Writer(Box<dyn Write + Send>),
 }
 
 /// When output is handed on.
@@ -40,27 +49,16 @@ impl Console {
     /// When stdout is closed.
     pub fn stdout() -> io::Result<Self> {
         let stdout = io::stdout();
-        let pace = if stdout.is_terminal() {
-            Pace::AtOnce
-        } else {
-            Pace::ByLine
-        };
+        let pace = if stdout.is_terminal() { Pace::AtOnce } else { Pace::ByLine };
         // Straight to the file descriptor: `Stdout` would search every buffer for newlines once more.
         let file = File::from(stdout.as_fd().try_clone_to_owned()?);
-        Ok(Self {
-            pace,
-            ..Self::to(file)
-        })
+        Ok(Self { sink: Sink::File(file), waiting: Vec::new(), pace })
     }
 
     /// Any writer, line by line.
     #[must_use]
     pub fn to(sink: impl Write + Send + 'static) -> Self {
-        Self {
-            sink: Box::new(sink),
-            waiting: Vec::new(),
-            pace: Pace::ByLine,
-        }
+        Self { sink: Sink::Writer(Box::new(sink)), waiting: Vec::new(), pace: Pace::ByLine }
     }
 
     /// Nowhere.
@@ -73,13 +71,7 @@ impl Console {
     #[must_use]
     pub fn capture() -> (Self, Captured) {
         let captured = Captured::default();
-        (
-            Self {
-                pace: Pace::AtOnce,
-                ..Self::to(captured.clone())
-            },
-            captured,
-        )
+        (Self { pace: Pace::AtOnce, ..Self::to(captured.clone()) }, captured)
     }
 
     /// Takes what the guest printed.
@@ -87,17 +79,18 @@ impl Console {
     /// # Errors
     /// [`Error::Console`]. That nobody reads any more is no error but the end of the run.
     pub fn write(&mut self, bytes: &[u8]) -> Result<Next> {
-        let result = match self.pace {
-            Pace::AtOnce => self.sink.write_all(bytes).and_then(|()| self.sink.flush()),
+        next(match self.pace {
+            Pace::AtOnce => self.sink.write(bytes),
             Pace::ByLine => self.write_by_line(bytes),
-        };
-        match result {
-            Ok(()) => Ok(Next::Resume),
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                Ok(Next::Stop(StopReason::ConsoleClosed))
-            }
-            Err(error) => Err(Error::Console(error)),
-        }
+        })
+    }
+
+    /// Takes what lies in guest memory, without a copy where the sink is a file.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub(crate) fn write_guest(&mut self, bytes: &VolatileSlice<'_>) -> Result<Next> {
+        next(self.flush().and_then(|()| self.sink.write_guest(bytes)))
     }
 
     fn write_by_line(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -113,21 +106,63 @@ impl Console {
     /// # Errors
     /// As the sink's; what waited is dropped then.
     pub fn flush(&mut self) -> io::Result<()> {
-        let result = self
-            .sink
-            .write_all(&self.waiting)
-            .and_then(|()| self.sink.flush());
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let result = self.sink.write(&self.waiting);
         self.waiting.clear();
         result
     }
 }
 
+/// Most output goes on; a closed pipe ends the run.
+fn next(result: io::Result<()>) -> Result<Next> {
+    match result {
+        Ok(()) => Ok(Next::Resume),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Next::Stop(StopReason::ConsoleClosed)),
+        Err(error) => Err(Error::Console(error)),
+    }
+}
+
+impl Sink {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes),
+            Self::Writer(writer) => writer.write_all(bytes).and_then(|()| writer.flush()),
+        }
+    }
+
+    fn write_guest(&mut self, bytes: &VolatileSlice<'_>) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all_volatile(bytes).map_err(io_error),
+            Self::Writer(writer) => {
+                let mut offset = 0;
+                let mut copy = vec![0; bytes.len().min(COPY_SIZE)];
+                while offset < bytes.len() {
+                    let count = bytes.read(&mut copy, offset).map_err(io_error)?;
+                    writer.write_all(copy.get(..count).unwrap_or_default())?;
+                    offset += count;
+                }
+                writer.flush()
+            }
+        }
+    }
+}
+
+/// Guest memory is copied in parts of this size when the sink is no file.
+const COPY_SIZE: usize = 64 << 10;
+
+/// The errno inside; anything else would be a slice that is shorter than its length.
+fn io_error(error: VolatileMemoryError) -> io::Error {
+    match error {
+        VolatileMemoryError::IOError(error) => error,
+        other => io::Error::other(other.to_string()),
+    }
+}
+
 impl fmt::Debug for Console {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Console")
-            .field("waiting", &self.waiting.len())
-            .field("pace", &self.pace)
-            .finish()
+        f.debug_struct("Console").field("waiting", &self.waiting.len()).field("pace", &self.pace).finish()
     }
 }
 
@@ -151,10 +186,7 @@ impl Captured {
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend_from_slice(bytes);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
         Ok(bytes.len())
     }
 

@@ -125,9 +125,6 @@ pub enum Error {
 impl Error {
     /// The error of a failed KVM ioctl.
     pub(crate) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
-        move |errno| Self::Kvm {
-            call,
-            source: io::Error::from_raw_os_error(errno.errno()),
-        }
+        move |errno| Self::Kvm { call, source: io::Error::from_raw_os_error(errno.errno()) }
     }
 }

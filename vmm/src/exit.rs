@@ -21,11 +21,13 @@ use kvm_bindings::{
     KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
 };
-use shared_abi::Gpa;
+use shared_abi::{Gpa, ports};
 
 /// Why the guest stopped running. Whatever a guest does is one of these values.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Exit<'a> {
+    /// The guest rang the hypercall doorbell; its registers hold the request. KVM_EXIT_IO.
+    Hypercall,
     /// The guest reads from a port; `data` is what it will get. KVM_EXIT_IO.
     PioIn {
         /// The port.
@@ -129,9 +131,7 @@ pub(crate) fn read(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
         KVM_EXIT_FAIL_ENTRY => {
             // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
             let details = unsafe { run.__bindgen_anon_1.fail_entry };
-            Exit::EntryFailed {
-                hardware_reason: details.hardware_entry_failure_reason,
-            }
+            Exit::EntryFailed { hardware_reason: details.hardware_entry_failure_reason }
         }
         other => Exit::Unknown(other),
     }
@@ -140,29 +140,26 @@ pub(crate) fn read(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
 fn read_pio(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
     // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
     let io = unsafe { run.__bindgen_anon_1.io };
+    if is_doorbell(io.port, io.size, io.count, io.direction) {
+        return Exit::Hypercall;
+    }
     let (offset, length) = (io.data_offset as usize, usize::from(io.size) * io.count as usize);
     let inside = offset >= size_of::<kvm_run>() && offset.saturating_add(length) <= mapping_size;
-    assert!(
-        inside,
-        "KVM puts port data into the mapping, behind kvm_run: {length} bytes at {offset}"
-    );
+    assert!(inside, "KVM puts port data into the mapping, behind kvm_run: {length} bytes at {offset}");
     let first = std::ptr::from_mut(run).cast::<u8>();
     // SAFETY: The bytes lie in the vCPU's mapping (asserted) and behind the structure, so no other reference covers
     // them. The mapping lives as long as the vCPU that `run` borrows from. KVM writes there only in KVM_RUN.
     let data = unsafe { slice::from_raw_parts_mut(first.add(offset), length) };
     if u32::from(io.direction) == KVM_EXIT_IO_IN {
-        Exit::PioIn {
-            port: io.port,
-            size: io.size,
-            data,
-        }
+        Exit::PioIn { port: io.port, size: io.size, data }
     } else {
-        Exit::PioOut {
-            port: io.port,
-            size: io.size,
-            data,
-        }
+        Exit::PioOut { port: io.port, size: io.size, data }
     }
+}
+
+/// The doorbell is an OUT of 4 bytes, once. Any other access to its port is port I/O like any.
+fn is_doorbell(port: u16, size: u8, count: u32, direction: u8) -> bool {
+    port == ports::HYPERCALL && size == 4 && count == 1 && u32::from(direction) != KVM_EXIT_IO_IN
 }
 
 fn read_mmio(run: &mut kvm_run) -> Exit<'_> {
@@ -171,20 +168,14 @@ fn read_mmio(run: &mut kvm_run) -> Exit<'_> {
     let gpa = Gpa(mmio.phys_addr);
     let length = (mmio.len as usize).min(mmio.data.len());
     let data = mmio.data.get_mut(..length).unwrap_or_default();
-    if mmio.is_write == 0 {
-        Exit::MmioRead { gpa, data }
-    } else {
-        Exit::MmioWrite { gpa, data }
-    }
+    if mmio.is_write == 0 { Exit::MmioRead { gpa, data } } else { Exit::MmioWrite { gpa, data } }
 }
 
 fn read_internal_error(run: &kvm_run) -> Exit<'static> {
     // SAFETY: `internal` and `emulation_failure` start with the same `suberror` and `ndata`, and KVM filled them in.
     let failure = unsafe { run.__bindgen_anon_1.emulation_failure };
     if failure.suberror != KVM_INTERNAL_ERROR_EMULATION {
-        return Exit::InternalError {
-            suberror: failure.suberror,
-        };
+        return Exit::InternalError { suberror: failure.suberror };
     }
     let has_bytes = failure.ndata > 0
         && failure.flags & u64::from(KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES) != 0;
@@ -194,18 +185,12 @@ fn read_internal_error(run: &kvm_run) -> Exit<'static> {
     // SAFETY: The flag says that KVM filled in size and bytes.
     let instruction = unsafe { failure.__bindgen_anon_1.__bindgen_anon_1 };
     let size = usize::from(instruction.insn_size).min(instruction.insn_bytes.len());
-    Exit::EmulationFailure(InstructionBytes::new(
-        instruction.insn_bytes.get(..size).unwrap_or_default(),
-    ))
+    Exit::EmulationFailure(InstructionBytes::new(instruction.insn_bytes.get(..size).unwrap_or_default()))
 }
 
 /// Up to 8 little-endian bytes as a number.
 pub(crate) fn little_endian(bytes: &[u8]) -> u64 {
-    bytes
-        .iter()
-        .take(8)
-        .rev()
-        .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    bytes.iter().take(8).rev().fold(0, |value, &byte| value << 8 | u64::from(byte))
 }
 
 #[cfg(test)]
@@ -220,10 +205,7 @@ mod tests {
     }
 
     fn mapping() -> Box<Mapping> {
-        Box::new(Mapping {
-            run: kvm_run::default(),
-            rest: [0; 4096],
-        })
+        Box::new(Mapping { run: kvm_run::default(), rest: [0; 4096] })
     }
 
     #[test]
@@ -240,12 +222,7 @@ mod tests {
             insn_size: 4,
             insn_bytes: bytes,
         };
-        mapping
-            .run
-            .__bindgen_anon_1
-            .emulation_failure
-            .__bindgen_anon_1
-            .__bindgen_anon_1 = instruction;
+        mapping.run.__bindgen_anon_1.emulation_failure.__bindgen_anon_1.__bindgen_anon_1 = instruction;
 
         let exit = read(&mut mapping.run, size_of::<Mapping>());
 
@@ -256,10 +233,7 @@ mod tests {
     fn an_unknown_reason_stays_a_number() {
         let mut mapping = mapping();
         mapping.run.exit_reason = 0x1234;
-        assert_eq!(
-            read(&mut mapping.run, size_of::<Mapping>()),
-            Exit::Unknown(0x1234)
-        );
+        assert_eq!(read(&mut mapping.run, size_of::<Mapping>()), Exit::Unknown(0x1234));
     }
 
     #[test]
@@ -269,12 +243,6 @@ mod tests {
         mapping.run.__bindgen_anon_1.mmio.len = u32::MAX;
         mapping.run.__bindgen_anon_1.mmio.phys_addr = 0xC000_0000;
         let exit = read(&mut mapping.run, size_of::<Mapping>());
-        assert_eq!(
-            exit,
-            Exit::MmioRead {
-                gpa: Gpa(0xC000_0000),
-                data: &mut [0; 8]
-            }
-        );
+        assert_eq!(exit, Exit::MmioRead { gpa: Gpa(0xC000_0000), data: &mut [0; 8] });
     }
 }

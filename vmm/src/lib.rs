@@ -6,7 +6,7 @@
 //! 1. Get memory and tell KVM that it is the guest's RAM: [`memory`], [`vm`].
 //! 2. Put a program into it, and page tables that a 64-bit CPU needs: [`boot`].
 //! 3. Make a vCPU and set its registers: [`vcpu`], [`boot::cpu_mode`].
-//! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`].
+//! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`], [`hypercall`].
 //! 5. Say how it ended: [`next`], [`report`].
 //!
 //! Reading order: [`vm`], [`run_loop`], [`exit`], then whatever makes you curious.
@@ -34,19 +34,28 @@ pub mod devices;
 pub mod doctor;
 pub mod error;
 pub mod exit;
+pub mod guest_space;
+pub mod hypercall;
+pub mod input;
+pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod next;
 pub mod observe;
+pub mod page_walk;
 pub mod report;
 pub mod run_loop;
 pub mod stop;
 pub mod vcpu;
 pub mod vm;
 
+pub use boot::contract::Contract;
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
 pub use error::{Error, Result};
+pub use hypercall::{Grant, GrantMode, Limits};
+pub use input::Input;
+pub use log::{Log, LogRecord};
 pub use next::StopReason;
 pub use report::RunReport;
 pub use stop::{StopHandle, StopRequest};

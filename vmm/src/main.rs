@@ -4,9 +4,11 @@ mod cli;
 mod ctrl_c;
 
 use std::error::Error as _;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use shared_abi::contract::Note;
 use vmm::next::process;
 use vmm::{Error, RunReport, Vm, doctor};
 
@@ -16,6 +18,10 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run(*arguments),
         Command::Doctor(arguments) => diagnose(&arguments),
+        Command::Contract => {
+            print!("{}", Note::THIS.text());
+            ExitCode::SUCCESS
+        }
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut std::io::stdout());
             ExitCode::SUCCESS
@@ -33,7 +39,7 @@ fn run(arguments: Run) -> ExitCode {
         }
         Err(error) => {
             print_chain(&error);
-            if matches!(error, Error::OpenKvm(_)) {
+            if matches!(error, Error::OpenKvm(_) | Error::ApiVersion(_)) {
                 eprintln!("\n{}", doctor::examine());
             }
             ExitCode::from(process::HOST_FAILED)
@@ -52,13 +58,10 @@ fn diagnose(arguments: &Doctor) -> ExitCode {
     if arguments.json {
         println!("{}", diagnosis.to_json());
     } else {
-        println!("{diagnosis}");
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        println!("{}", diagnosis.render(colour));
     }
-    ExitCode::from(if diagnosis.can_run_guests() {
-        process::SUCCESS
-    } else {
-        process::HOST_FAILED
-    })
+    ExitCode::from(if diagnosis.can_run_guests() { process::SUCCESS } else { process::HOST_FAILED })
 }
 
 /// The error and its causes on one line.

@@ -16,6 +16,7 @@ use shared_abi::{Gpa, layout};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
     Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
+    VolatileSlice,
 };
 
 use crate::config::{Backing, MemorySize, PageSize};
@@ -58,31 +59,17 @@ impl GuestMemory {
     /// [`Error::Memory`] when the host has no address space left or refuses the advice asked for.
     pub fn allocate(size: MemorySize, backing: Backing) -> Result<Self> {
         let failed = |action| move |source| Error::Memory { action, size, source };
-        let alignment = if backing.huge {
-            PageSize::Size2M
-        } else {
-            PageSize::Size4K
-        };
+        let alignment = if backing.huge { PageSize::Size2M } else { PageSize::Size4K };
         let reservation =
             Reservation::new(size.bytes(), alignment).map_err(failed("reserve address space of"))?;
         if backing.mergeable {
-            reservation
-                .advise(libc::MADV_MERGEABLE)
-                .map_err(failed("let KSM merge the"))?;
+            reservation.advise(libc::MADV_MERGEABLE).map_err(failed("let KSM merge the"))?;
         }
         if backing.huge {
-            reservation
-                .advise(libc::MADV_HUGEPAGE)
-                .map_err(failed("get huge pages for the"))?;
+            reservation.advise(libc::MADV_HUGEPAGE).map_err(failed("get huge pages for the"))?;
         }
-        let regions = reservation
-            .cut(ram_regions(size.bytes()))
-            .map_err(failed("map"))?;
-        Ok(Self {
-            regions,
-            _reservation: reservation,
-            size,
-        })
+        let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
+        Ok(Self { regions, _reservation: reservation, size })
     }
 
     /// Size of all RAM.
@@ -108,10 +95,7 @@ impl GuestMemory {
         self.check(gpa, bytes.len() as u64)?;
         self.regions
             .write_slice(bytes, GuestAddress(gpa.0))
-            .map_err(|_| OutsideRam {
-                gpa,
-                size: bytes.len() as u64,
-            })
+            .map_err(|_| OutsideRam { gpa, size: bytes.len() as u64 })
     }
 
     /// Copies RAM at `gpa` into `bytes`.
@@ -121,9 +105,7 @@ impl GuestMemory {
     pub fn read(&self, gpa: Gpa, bytes: &mut [u8]) -> std::result::Result<(), OutsideRam> {
         let size = bytes.len() as u64;
         self.check(gpa, size)?;
-        self.regions
-            .read_slice(bytes, GuestAddress(gpa.0))
-            .map_err(|_| OutsideRam { gpa, size })
+        self.regions.read_slice(bytes, GuestAddress(gpa.0)).map_err(|_| OutsideRam { gpa, size })
     }
 
     /// Reads the little-endian 64-bit word at `gpa`, such as a page-table entry.
@@ -136,13 +118,19 @@ impl GuestMemory {
         Ok(u64::from_le_bytes(word))
     }
 
+    /// The RAM itself, for system calls that read or write it without a copy.
+    ///
+    /// # Errors
+    /// [`OutsideRam`].
+    pub(crate) fn slice(&self, gpa: Gpa, size: u64) -> std::result::Result<VolatileSlice<'_>, OutsideRam> {
+        self.check(gpa, size)?;
+        self.regions.get_slice(GuestAddress(gpa.0), size as usize).map_err(|_| OutsideRam { gpa, size })
+    }
+
     /// Where the byte at `gpa` lies in the VMM's own address space; `None` outside RAM.
     #[must_use]
     pub fn hva(&self, gpa: Gpa) -> Option<u64> {
-        self.regions
-            .get_host_address(GuestAddress(gpa.0))
-            .ok()
-            .map(|pointer| pointer as u64)
+        self.regions.get_host_address(GuestAddress(gpa.0)).ok().map(|pointer| pointer as u64)
     }
 
     /// Checks that all of `gpa..gpa + size` is RAM.
@@ -150,15 +138,10 @@ impl GuestMemory {
     /// # Errors
     /// [`OutsideRam`] when some of it is not.
     pub fn check(&self, gpa: Gpa, size: u64) -> std::result::Result<(), OutsideRam> {
-        let inside = gpa.checked_add(size).is_some_and(|end| {
-            self.slots()
-                .any(|slot| slot.gpa <= gpa && end.0 <= slot.gpa.0 + slot.size)
-        });
-        if inside {
-            Ok(())
-        } else {
-            Err(OutsideRam { gpa, size })
-        }
+        let inside = gpa
+            .checked_add(size)
+            .is_some_and(|end| self.slots().any(|slot| slot.gpa <= gpa && end.0 <= slot.gpa.0 + slot.size));
+        if inside { Ok(()) } else { Err(OutsideRam { gpa, size }) }
     }
 
     /// The same memory as the rust-vmm crates know it.
@@ -206,11 +189,7 @@ impl Reservation {
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
         // SAFETY: The range is mapped and ours; the advices used change no contents.
         let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.size, advice) };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     /// Cuts the range into the non-empty `regions`, one behind the other.
@@ -251,16 +230,8 @@ const MAP_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::M
 
 fn map_anonymous(size: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: A new anonymous mapping at an address the kernel chooses touches no existing memory.
-    let pointer = unsafe {
-        libc::mmap(
-            ptr::null_mut(),
-            size,
-            libc::PROT_READ | libc::PROT_WRITE,
-            MAP_FLAGS,
-            -1,
-            0,
-        )
-    };
+    let pointer =
+        unsafe { libc::mmap(ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, MAP_FLAGS, -1, 0) };
     if pointer == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -296,22 +267,12 @@ mod tests {
         let memory = memory("2M");
         let end = Gpa(2 << 20);
 
-        memory
-            .write(Gpa(end.0 - 4), &[1, 2, 3, 4])
-            .expect("the last four bytes are RAM");
+        memory.write(Gpa(end.0 - 4), &[1, 2, 3, 4]).expect("the last four bytes are RAM");
         let mut read = [0; 4];
-        memory
-            .read(Gpa(end.0 - 4), &mut read)
-            .expect("the last four bytes are RAM");
+        memory.read(Gpa(end.0 - 4), &mut read).expect("the last four bytes are RAM");
         assert_eq!(read, [1, 2, 3, 4]);
 
-        assert_eq!(
-            memory.write(Gpa(end.0 - 3), &[0; 4]),
-            Err(OutsideRam {
-                gpa: Gpa(end.0 - 3),
-                size: 4
-            })
-        );
+        assert_eq!(memory.write(Gpa(end.0 - 3), &[0; 4]), Err(OutsideRam { gpa: Gpa(end.0 - 3), size: 4 }));
         assert!(memory.read(Gpa(u64::MAX - 1), &mut read).is_err());
         memory.read(Gpa(end.0 - 4), &mut read).expect("unchanged");
         assert_eq!(read, [1, 2, 3, 4]);
@@ -324,17 +285,12 @@ mod tests {
         assert_eq!(slots, [(0, 3 << 30), (4 << 30, 61 << 30)]);
         assert!(memory.hva(Gpa(0xC000_0000)).is_none());
         assert!(memory.check(Gpa(0xBFFF_FFFF), 2).is_err());
-        memory
-            .write(Gpa((65 << 30) - 1), &[7])
-            .expect("the last byte is RAM");
+        memory.write(Gpa((65 << 30) - 1), &[7]).expect("the last byte is RAM");
     }
 
     #[test]
     fn huge_backing_is_aligned_to_two_mib() {
-        let backing = Backing {
-            huge: true,
-            mergeable: false,
-        };
+        let backing = Backing { huge: true, mergeable: false };
         let size = "6M".parse().expect("a valid size");
         let memory = GuestMemory::allocate(size, backing).expect("a host kernel with transparent huge pages");
         assert_eq!(memory.hva(Gpa(0)).expect("RAM") % (2 << 20), 0);

@@ -87,30 +87,20 @@ impl StopReason {
     /// The end of a guest that read `data.len()` bytes at `gpa`, where nothing is.
     #[must_use]
     pub fn unclaimed_read(gpa: Gpa, data: &[u8]) -> Self {
-        Self::UnclaimedMmio {
-            gpa,
-            size: data.len() as u8,
-            written: None,
-        }
+        Self::UnclaimedMmio { gpa, size: data.len() as u8, written: None }
     }
 
     /// The end of a guest that wrote `data` at `gpa`, where nothing is.
     #[must_use]
     pub fn unclaimed_write(gpa: Gpa, data: &[u8]) -> Self {
-        Self::UnclaimedMmio {
-            gpa,
-            size: data.len() as u8,
-            written: Some(little_endian(data)),
-        }
+        Self::UnclaimedMmio { gpa, size: data.len() as u8, written: Some(little_endian(data)) }
     }
 
     /// The process exit code that `vmm run` quits with: the table in `vmm --help`.
     #[must_use]
     pub fn process_exit_code(&self) -> u8 {
         match self {
-            Self::Exited {
-                code: exit_code::PANICKED,
-            } => process::PANICKED,
+            Self::Exited { code: exit_code::PANICKED } => process::PANICKED,
             Self::Exited { code } => (*code).min(exit_code::LAST) as u8,
             Self::Halted { interrupts_enabled: false } | Self::ConsoleClosed => process::SUCCESS,
             Self::Halted { interrupts_enabled: true }
@@ -150,21 +140,15 @@ impl fmt::Display for StopReason {
     /// One clause for people, without a full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Exited {
-                code: exit_code::PANICKED,
-            } => f.write_str("the guest panicked"),
+            Self::Exited { code: exit_code::PANICKED } => f.write_str("the guest panicked"),
             Self::Exited { code } if *code > exit_code::LAST => write!(
                 f,
                 "the guest ended with exit code {code}, which does not fit 0 to {last}; reported as {last}",
                 last = exit_code::LAST
             ),
             Self::Exited { code } => write!(f, "the guest ended with exit code {code}"),
-            Self::Halted {
-                interrupts_enabled: false,
-            } => f.write_str("the guest halted with interrupts off"),
-            Self::Halted {
-                interrupts_enabled: true,
-            } => f.write_str(
+            Self::Halted { interrupts_enabled: false } => f.write_str("the guest halted with interrupts off"),
+            Self::Halted { interrupts_enabled: true } => f.write_str(
                 "the guest halted and waits for an interrupt, but this machine has no source of any",
             ),
             Self::TripleFault => f.write_str("the guest died of a triple fault"),
@@ -177,45 +161,23 @@ impl fmt::Display for StopReason {
                     "the guest died: this host's KVM had to emulate the instruction {bytes:?} and cannot"
                 )
             }
-            Self::UnclaimedPort {
-                port,
-                size,
-                written: Some(value),
-            } => write!(
+            Self::UnclaimedPort { port, size, written: Some(value) } => write!(
                 f,
                 "the guest died: it wrote {value:#x} ({size} bytes) to port {port:#x}, where no device is"
             ),
-            Self::UnclaimedPort {
-                port,
-                size,
-                written: None,
-            } => {
-                write!(
-                    f,
-                    "the guest died: it read {size} bytes from port {port:#x}, where no device is"
-                )
+            Self::UnclaimedPort { port, size, written: None } => {
+                write!(f, "the guest died: it read {size} bytes from port {port:#x}, where no device is")
             }
-            Self::UnclaimedMmio {
-                gpa,
-                size,
-                written: Some(value),
-            } => write!(
+            Self::UnclaimedMmio { gpa, size, written: Some(value) } => write!(
                 f,
                 "the guest died: it wrote {value:#x} ({size} bytes) to GPA {gpa}, where neither RAM nor a device is"
             ),
-            Self::UnclaimedMmio {
-                gpa,
-                size,
-                written: None,
-            } => write!(
+            Self::UnclaimedMmio { gpa, size, written: None } => write!(
                 f,
                 "the guest died: it read {size} bytes from GPA {gpa}, where neither RAM nor a device is"
             ),
             Self::EntryFailed { hardware_reason } => {
-                write!(
-                    f,
-                    "the guest died: the CPU refused to enter it, hardware reason {hardware_reason:#x}"
-                )
+                write!(f, "the guest died: the CPU refused to enter it, hardware reason {hardware_reason:#x}")
             }
             Self::InternalError { suberror } => {
                 write!(f, "the guest died: KVM gave up with internal error {suberror}")

@@ -2,10 +2,10 @@
 
 use crate::error::Result;
 use crate::exit::Exit;
+use crate::hypercall;
 use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::Observer;
-use crate::stop::StopRequest;
 use crate::vcpu::Vcpu;
 
 /// Runs `vcpu` until something ends the run. `observer` is told of every exit and can change none.
@@ -18,13 +18,12 @@ pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> 
         let exit = vcpu.enter_guest();
         observer.on_exit(&exit);
         let next = match exit {
+            Exit::Hypercall => hypercall::handle(vcpu, machine, observer.counts())?,
             Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
             Exit::PioOut { port, size, data } => machine.pio.write(port, size, data)?,
             Exit::MmioRead { gpa, data } => Next::Stop(StopReason::unclaimed_read(gpa, data)),
             Exit::MmioWrite { gpa, data } => Next::Stop(StopReason::unclaimed_write(gpa, data)),
-            Exit::Halt => Next::Stop(StopReason::Halted {
-                interrupts_enabled: vcpu.interrupts_enabled(),
-            }),
+            Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
             Exit::TripleFault => Next::Stop(StopReason::TripleFault),
             Exit::Interrupted => interrupted(vcpu, machine),
             Exit::EmulationFailure(bytes) => Next::Stop(StopReason::EmulationFailure(bytes)),
@@ -43,12 +42,5 @@ pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> 
 fn interrupted(vcpu: &mut Vcpu, machine: &Machine) -> Next {
     // First ready for the next kick, then the look: a kick in between is not lost.
     vcpu.clear_interruption();
-    match machine.stop.requested() {
-        None => Next::Resume,
-        Some(StopRequest::Interrupt) => Next::Stop(StopReason::Interrupted),
-        Some(StopRequest::TimeLimit) => {
-            let limit = machine.time_limit.unwrap_or_default();
-            Next::Stop(StopReason::TimedOut { limit })
-        }
-    }
+    machine.stop_reason().map_or(Next::Resume, Next::Stop)
 }

@@ -54,10 +54,7 @@ impl StopHandle {
     /// Asks the machine to stop; the first request counts. Safe to call from a signal handler: atomics and one
     /// system call.
     pub fn stop(&self, request: StopRequest) {
-        let _ = self
-            .state
-            .request
-            .compare_exchange(0, request as u8, Ordering::SeqCst, Ordering::SeqCst);
+        let _ = self.state.request.compare_exchange(0, request as u8, Ordering::SeqCst, Ordering::SeqCst);
         let thread = self.state.thread.load(Ordering::SeqCst);
         if thread != 0 {
             // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
@@ -129,6 +126,9 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
     }
 }
 
+/// How long a stopped machine may take to notice before it is told again.
+const STOP_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
 /// A thread that stops the machine when its time is up; ends early when dropped.
 pub(crate) struct Watchdog {
     /// Dropped first, which wakes the thread.
@@ -143,18 +143,15 @@ impl Watchdog {
         let thread = std::thread::Builder::new()
             .name("watchdog".into())
             .spawn(move || {
-                if cancelled.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
+                let mut wait = limit;
+                // Once is enough for a guest; a VMM that writes to a full pipe may have to be told again.
+                while cancelled.recv_timeout(wait) == Err(mpsc::RecvTimeoutError::Timeout) {
                     handle.stop(StopRequest::TimeLimit);
+                    wait = STOP_AGAIN_AFTER;
                 }
             })
-            .map_err(|source| Error::Stop {
-                action: "start the thread that keeps the time limit",
-                source,
-            })?;
-        Ok(Self {
-            cancel: Some(cancel),
-            thread: Some(thread),
-        })
+            .map_err(|source| Error::Stop { action: "start the thread that keeps the time limit", source })?;
+        Ok(Self { cancel: Some(cancel), thread: Some(thread) })
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::io;
 
-use kvm_bindings::kvm_regs;
-use kvm_ioctls::{VcpuFd, VmFd};
+use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
+use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::Gva;
+use shared_abi::hypercall::Registers as HypercallRegisters;
+use x86_64::registers::control::Cr0Flags;
 
 use crate::boot::cpu_mode::LongMode;
 use crate::error::{Error, Result};
@@ -17,16 +19,24 @@ pub struct Vcpu {
     fd: VcpuFd,
     /// Size in bytes of the mapping that starts with `kvm_run`.
     mapping_size: usize,
+    /// Whether KVM copies the registers into `kvm_run` at every exit, and back from there when told so
+    /// (KVM_CAP_SYNC_REGS). Else each takes an ioctl.
+    syncs_registers: bool,
 }
 
 impl Vcpu {
-    /// Creates the vCPU `id` of a VM. `mapping_size` is what KVM_GET_VCPU_MMAP_SIZE says.
+    /// Creates the vCPU `id` of a VM.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn create(vm: &VmFd, id: u64, mapping_size: usize) -> Result<Self> {
-        let fd = vm.create_vcpu(id).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
-        Ok(Self { fd, mapping_size })
+    pub fn create(kvm: &Kvm, vm: &VmFd, id: u64) -> Result<Self> {
+        let mapping_size = mapping_size(kvm)?;
+        let mut fd = vm.create_vcpu(id).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let syncs_registers = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned() & KVM_SYNC_X86_REGS != 0;
+        if syncs_registers {
+            fd.set_sync_valid_reg(SyncReg::Register);
+        }
+        Ok(Self { fd, mapping_size, syncs_registers })
     }
 
     /// Gives the vCPU the features that CPUID will show.
@@ -84,6 +94,41 @@ impl Vcpu {
         self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
     }
 
+    /// The registers of a hypercall, after the exit it made.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn hypercall_registers(&self) -> Result<HypercallRegisters> {
+        let registers = if self.syncs_registers { self.fd.sync_regs().regs } else { self.registers()? };
+        let kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, .. } = registers;
+        Ok(HypercallRegisters { number: rax, arguments: [rdi, rsi, rdx, r10, r8, r9] })
+    }
+
+    /// Sets RAX and RDI for when the guest continues.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_hypercall_answer(&mut self, rax: u64, rdi: u64) -> Result<()> {
+        if self.syncs_registers {
+            let registers = &mut self.fd.sync_regs_mut().regs;
+            (registers.rax, registers.rdi) = (rax, rdi);
+            // KVM takes the registers over at the next entry and clears the mark.
+            self.fd.set_sync_dirty_reg(SyncReg::Register);
+            return Ok(());
+        }
+        let registers = kvm_regs { rax, rdi, ..self.registers()? };
+        self.fd.set_regs(&registers).map_err(Error::kvm("KVM_SET_REGS"))
+    }
+
+    /// CR3, or `None` while paging is off.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn page_tables(&self) -> Result<Option<u64>> {
+        let registers = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+        Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
+    }
+
     /// Where the vCPU would continue; `None` when KVM does not tell.
     #[must_use]
     pub fn rip(&self) -> Option<Gva> {
@@ -97,19 +142,11 @@ impl Vcpu {
 }
 
 /// The size of the mapping that a vCPU shares with KVM.
-///
-/// # Errors
-/// [`Error::Kvm`].
-pub fn mapping_size(kvm: &kvm_ioctls::Kvm) -> Result<usize> {
-    let size = kvm
-        .get_vcpu_mmap_size()
-        .map_err(Error::kvm("KVM_GET_VCPU_MMAP_SIZE"))?;
+fn mapping_size(kvm: &Kvm) -> Result<usize> {
+    let size = kvm.get_vcpu_mmap_size().map_err(Error::kvm("KVM_GET_VCPU_MMAP_SIZE"))?;
     if size < size_of::<kvm_bindings::kvm_run>() {
         let source = io::Error::other(format!("{size} bytes do not hold a kvm_run"));
-        return Err(Error::Kvm {
-            call: "KVM_GET_VCPU_MMAP_SIZE",
-            source,
-        });
+        return Err(Error::Kvm { call: "KVM_GET_VCPU_MMAP_SIZE", source });
     }
     Ok(size)
 }

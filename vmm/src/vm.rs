@@ -5,19 +5,21 @@ use std::io;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VmFd};
 
+use crate::boot::contract::Contract;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
 use crate::boot::{self, Boot};
 use crate::config::{PageSize, VmConfig};
 use crate::error::{Error, Result};
-use crate::machine::Machine;
+use crate::hypercall::Files;
+use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
 use crate::report::RunReport;
 use crate::run_loop;
 use crate::stop::{StopHandle, Watchdog};
-use crate::vcpu::{self, Vcpu};
+use crate::vcpu::Vcpu;
 
 /// The KVM API version, the same since Linux 2.6.22 (Linux Documentation/virt/kvm/api.rst, 4.1).
 pub const KVM_API_VERSION: i32 = 12;
@@ -43,23 +45,28 @@ impl Vm {
     pub fn build(config: VmConfig) -> Result<Self> {
         let image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu } = boot::prepare(&config, image, &memory)?;
+        let Boot { map, cpu, arguments } = boot::prepare(&config, image, &memory)?;
+        let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
         let cpuid = supported_cpuid(&kvm, config.page_size)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         register_memory(&vm, &memory)?;
-        let vcpu = Vcpu::create(&vm, 0, vcpu::mapping_size(&kvm)?)?;
+        let vcpu = Vcpu::create(&kvm, &vm, 0)?;
         vcpu.set_cpuid(&cpuid)?;
         vcpu.start_in(&cpu)?;
 
-        let machine = Machine::new(memory, config.console, config.timeout);
-        Ok(Self {
-            vcpu,
-            _vm: vm,
-            machine,
-            map,
-        })
+        let machine = Machine::new(Parts {
+            memory,
+            time_limit: config.timeout,
+            has_hypercalls: config.contract == Contract::Required,
+            arguments,
+            console: config.console,
+            input: config.input,
+            log: config.log,
+            files,
+        });
+        Ok(Self { vcpu, _vm: vm, machine, map })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again; most guests then just stop again.
@@ -72,24 +79,15 @@ impl Vm {
         // What the guest said last is shown even when the host fails.
         let flushed = self.machine.flush_console();
         let stop = stop?;
-        match flushed {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(Error::Console(error)),
-            _ => {}
-        }
-        Ok(RunReport {
-            rip: self.vcpu.rip(),
-            stop,
-            exits,
-        })
+        flushed?;
+        Ok(RunReport { rip: self.vcpu.rip(), stop, exits })
     }
 
     fn run_observed(&mut self, exits: &mut ExitCounts) -> Result<StopReason> {
         let Self { vcpu, machine, .. } = self;
         let _attached = vcpu.attach(&machine.stop)?;
-        let _watchdog = machine
-            .time_limit
-            .map(|limit| Watchdog::start(machine.stop.clone(), limit))
-            .transpose()?;
+        let _watchdog =
+            machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
         if machine.stop.requested().is_some() {
             // Asked before there was a thread to signal: leave at the first entry.
             vcpu.interrupt_next_entry();
@@ -132,9 +130,8 @@ fn open_kvm() -> Result<Kvm> {
 
 /// The CPU as the guest will see it: all that the host's CPU has and KVM can give.
 fn supported_cpuid(kvm: &Kvm, page_size: PageSize) -> Result<CpuId> {
-    let cpuid = kvm
-        .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-        .map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
+    let cpuid =
+        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     if page_size == PageSize::Size1G && !has_gigabyte_pages(&cpuid) {
         return Err(Error::NoGigabytePages);
     }
@@ -145,10 +142,7 @@ fn supported_cpuid(kvm: &Kvm, page_size: PageSize) -> Result<CpuId> {
 fn has_gigabyte_pages(cpuid: &CpuId) -> bool {
     const LEAF: u32 = 0x8000_0001;
     const PAGE1GB: u32 = 1 << 26;
-    cpuid
-        .as_slice()
-        .iter()
-        .any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
+    cpuid.as_slice().iter().any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
 }
 
 /// Tells KVM where the guest's RAM lies in this process: one memory slot per region.

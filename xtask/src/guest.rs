@@ -45,34 +45,15 @@ pub fn programs() -> Result<Vec<Program>> {
 }
 
 fn program_at(path: &Path) -> Result<Option<Program>> {
-    let source = if path.is_dir() {
-        path.join("main.rs")
-    } else {
-        path.to_owned()
-    };
+    let source = if path.is_dir() { path.join("main.rs") } else { path.to_owned() };
     if source.extension().is_none_or(|extension| extension != "rs") || !source.is_file() {
         return Ok(None);
     }
-    let name = path
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let text = fs::read_to_string(&source).with_context(|| format!("cannot read {}", source.display()))?;
-    let summary = text
-        .lines()
-        .find_map(|line| line.strip_prefix("//! "))
-        .unwrap_or_default()
-        .to_owned();
-    let source = source
-        .strip_prefix(workspace::root())
-        .unwrap_or(&source)
-        .to_owned();
-    Ok(Some(Program {
-        name,
-        source,
-        summary,
-    }))
+    let summary = text.lines().find_map(|line| line.strip_prefix("//! ")).unwrap_or_default().to_owned();
+    let source = source.strip_prefix(workspace::root()).unwrap_or(&source).to_owned();
+    Ok(Some(Program { name, source, summary }))
 }
 
 /// Builds the program `name` and says where its ELF file is.
@@ -104,16 +85,12 @@ pub fn build_all(profile: Profile) -> Result<()> {
 /// Where the ELF files of the programs lie.
 #[must_use]
 pub fn directory(profile: Profile) -> PathBuf {
-    workspace::target_directory()
-        .join(target::GUEST)
-        .join(profile.directory())
+    workspace::target_directory().join(target::GUEST).join(profile.directory())
 }
 
 fn cargo_build(what: &[&str], profile: Profile, product: &Path) -> Result<()> {
     target::ensure()?;
     let mut cargo = workspace::cargo();
-    cargo
-        .args(["build", "--package", "guest-kernel", "--target", target::GUEST])
-        .args(profile.flags());
+    cargo.args(["build", "--package", "guest-kernel", "--target", target::GUEST]).args(profile.flags());
     workspace::build(cargo.args(what), product)
 }

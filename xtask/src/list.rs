@@ -16,11 +16,7 @@ pub fn run(json: bool) -> Result<ExitCode> {
         println!("{}", serde_json::to_string_pretty(&programs)?);
         return Ok(ExitCode::SUCCESS);
     }
-    let width = programs
-        .iter()
-        .map(|program| program.name.len())
-        .max()
-        .unwrap_or(0);
+    let width = programs.iter().map(|program| program.name.len()).max().unwrap_or(0);
     for program in programs {
         println!("{:width$}  {}", program.name, program.summary);
     }

@@ -27,8 +27,7 @@ pub fn run(name: &str) -> Result<ExitCode> {
         }
         file => file.with_context(|| format!("cannot write {}", path.display()))?,
     };
-    file.write_all(source(name).as_bytes())
-        .with_context(|| format!("cannot write {}", path.display()))?;
+    file.write_all(source(name).as_bytes()).with_context(|| format!("cannot write {}", path.display()))?;
     println!("{relative} is ready: cargo xtask run {name}");
     Ok(ExitCode::SUCCESS)
 }

@@ -41,12 +41,8 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
     };
     let vmm = workspace::build_vmm(request.profile)?;
     // The VMM replaces this process: signals and the exit code need nobody in between.
-    let error = Command::new(&vmm)
-        .arg("run")
-        .args(&request.vmm_options)
-        .arg(image)
-        .args(&request.guest_part)
-        .exec();
+    let error =
+        Command::new(&vmm).arg("run").args(&request.vmm_options).arg(image).args(&request.guest_part).exec();
     Err(error).with_context(|| format!("cannot start {}", vmm.display()))
 }
 
@@ -132,10 +128,9 @@ mod tests {
 
     #[test]
     fn options_may_stand_before_and_behind_the_program() {
-        for words in [
-            ["01_hello", "--memory", "64G", "--release"],
-            ["--release", "--memory", "64G", "01_hello"],
-        ] {
+        for words in
+            [["01_hello", "--memory", "64G", "--release"], ["--release", "--memory", "64G", "01_hello"]]
+        {
             let request = request(&words);
             assert_eq!(request.image, Image::Program("01_hello".into()));
             assert_eq!(request.profile, Profile::Release);
@@ -159,20 +154,12 @@ mod tests {
 
     #[test]
     fn a_path_is_booted_as_it_is() {
-        assert_eq!(
-            request(&["./kernel.elf"]).image,
-            Image::File("./kernel.elf".into())
-        );
+        assert_eq!(request(&["./kernel.elf"]).image, Image::File("./kernel.elf".into()));
     }
 
     #[test]
     fn an_unknown_program_is_named_with_those_there_are() {
-        let error = guest::build("nonesuch", Profile::Debug)
-            .expect_err("no such program")
-            .to_string();
-        assert!(
-            error.contains("`nonesuch`") && error.contains("01_hello"),
-            "{error}"
-        );
+        let error = guest::build("nonesuch", Profile::Debug).expect_err("no such program").to_string();
+        assert!(error.contains("`nonesuch`") && error.contains("01_hello"), "{error}");
     }
 }

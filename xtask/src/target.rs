@@ -19,18 +19,11 @@ pub fn ensure() -> Result<()> {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");
-    rustup
-        .args(["target", "add", GUEST])
-        .current_dir(workspace::root());
-    eprintln!(
-        "xtask: the target {GUEST} is not installed yet: {}",
-        workspace::words(&rustup)
-    );
+    rustup.args(["target", "add", GUEST]).current_dir(workspace::root());
+    eprintln!("xtask: the target {GUEST} is not installed yet: {}", workspace::words(&rustup));
     let installed = workspace::check(&mut rustup);
     if installed.is_err() || !library_directory()?.is_dir() {
-        let reason = installed
-            .err()
-            .map_or_else(String::new, |error| format!(" ({error:#})"));
+        let reason = installed.err().map_or_else(String::new, |error| format!(" ({error:#})"));
         bail!(
             "guests need the target {GUEST}{reason}; type this in the workspace: rustup target add {GUEST}"
         );
@@ -45,20 +38,15 @@ fn library_directory() -> Result<PathBuf> {
 
 /// The toolchain's folder. rustup tells its children; asking rustc would cost more than all the rest of a run.
 fn sysroot() -> Result<PathBuf> {
-    if let (Some(home), Some(name)) = (
-        std::env::var_os("RUSTUP_HOME"),
-        std::env::var_os("RUSTUP_TOOLCHAIN"),
-    ) {
+    if let (Some(home), Some(name)) = (std::env::var_os("RUSTUP_HOME"), std::env::var_os("RUSTUP_TOOLCHAIN"))
+    {
         return Ok(PathBuf::from(home).join("toolchains").join(name));
     }
     let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     rustc.args(["--print", "sysroot"]).current_dir(workspace::root());
     let output = rustc.output().context("cannot start rustc")?;
     if !output.status.success() {
-        bail!(
-            "`rustc --print sysroot` failed: {}",
-            String::from_utf8_lossy(&output.stderr).trim()
-        );
+        bail!("`rustc --print sysroot` failed: {}", String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }

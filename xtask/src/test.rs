@@ -25,29 +25,14 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
         eprintln!("xtask: {}", workspace::words(&suite));
         total.add(&run_suite(&mut suite)?);
     }
-    println!(
-        "\n{} passed, {} failed, {} skipped",
-        total.passed, total.failed, total.skipped
-    );
-    Ok(if total.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+    println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn suites() -> Vec<Command> {
     // The guest's programs are no tests of the host; its library is.
     [
-        &[
-            "test",
-            "--workspace",
-            "--exclude",
-            "guest-kernel",
-            "--exclude",
-            "tests",
-            "--all-targets",
-        ][..],
+        &["test", "--workspace", "--exclude", "guest-kernel", "--exclude", "tests", "--all-targets"][..],
         &["test", "--package", "guest-kernel", "--lib"],
         &["test", "--workspace", "--doc"],
         &["test", "--package", "tests"],
@@ -80,26 +65,17 @@ impl Totals {
     fn from_line(line: &str) -> Option<Self> {
         let counts = line.strip_prefix("test result: ")?.split_once(". ")?.1;
         let count = |name: &str| {
-            counts
-                .split("; ")
-                .find_map(|part| part.strip_suffix(name)?.trim().parse().ok())
-                .unwrap_or(0)
+            counts.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok()).unwrap_or(0)
         };
-        Some(Self {
-            passed: count("passed"),
-            failed: count("failed"),
-            skipped: count("ignored"),
-        })
+        Some(Self { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
     }
 }
 
 /// Runs one suite, shows its output and adds up its results.
 fn run_suite(suite: &mut Command) -> Result<Totals> {
     let words = workspace::words(suite);
-    let mut child = suite
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start `{words}`"))?;
+    let mut child =
+        suite.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{words}`"))?;
     let output = child.stdout.take().expect("stdout is piped");
     let mut totals = Totals::default();
     for line in BufReader::new(output).split(b'\n') {
@@ -108,9 +84,7 @@ fn run_suite(suite: &mut Command) -> Result<Totals> {
         writeln!(std::io::stdout(), "{line}").context("cannot show the output of the tests")?;
         totals.add(&Totals::from_line(&line).unwrap_or_default());
     }
-    let status = child
-        .wait()
-        .with_context(|| format!("cannot wait for `{words}`"))?;
+    let status = child.wait().with_context(|| format!("cannot wait for `{words}`"))?;
     if !status.success() && totals.failed == 0 {
         // A suite that does not compile, or that died, has no line of results.
         eprintln!("xtask: `{words}` failed: {status}");
@@ -126,14 +100,7 @@ mod tests {
     #[test]
     fn results_are_read_from_libtests_line() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.1s";
-        assert_eq!(
-            Totals::from_line(line),
-            Some(Totals {
-                passed: 12,
-                failed: 3,
-                skipped: 1
-            })
-        );
+        assert_eq!(Totals::from_line(line), Some(Totals { passed: 12, failed: 3, skipped: 1 }));
         assert_eq!(Totals::from_line("test result"), None);
         assert_eq!(Totals::from_line("running 3 tests"), None);
     }

@@ -32,12 +32,7 @@ pub struct Crossing {
 /// When a source file cannot be read.
 pub fn run() -> Result<ExitCode> {
     for crossing in crossings()? {
-        println!(
-            "{}. {}:{}",
-            crossing.number,
-            crossing.file.display(),
-            crossing.line
-        );
+        println!("{}. {}:{}", crossing.number, crossing.file.display(), crossing.line);
         println!("   {}", crossing.text);
         println!("   > {}\n", crossing.code);
     }
@@ -54,10 +49,7 @@ pub fn crossings() -> Result<Vec<Crossing>> {
         for file in rust_files(&workspace::root().join(folder))? {
             let text =
                 fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            crossings.extend(marks(
-                &text,
-                file.strip_prefix(workspace::root()).unwrap_or(&file),
-            ));
+            crossings.extend(marks(&text, file.strip_prefix(workspace::root()).unwrap_or(&file)));
         }
     }
     crossings.sort_by(|a, b| (a.number, &a.file, a.line).cmp(&(b.number, &b.file, b.line)));
@@ -85,27 +77,10 @@ fn marks(text: &str, file: &Path) -> Vec<Crossing> {
             continue;
         };
         let rest = lines.get(index + 1..).unwrap_or_default();
-        let paragraph = rest
-            .iter()
-            .map_while(|line| comment(line))
-            .take_while(|text| !text.is_empty());
-        let text = std::iter::once(text)
-            .chain(paragraph)
-            .collect::<Vec<_>>()
-            .join(" ");
-        let code = rest
-            .iter()
-            .find(|line| is_code(line))
-            .copied()
-            .unwrap_or_default()
-            .to_owned();
-        crossings.push(Crossing {
-            number,
-            file: file.to_owned(),
-            line: index + 1,
-            text,
-            code,
-        });
+        let paragraph = rest.iter().map_while(|line| comment(line)).take_while(|text| !text.is_empty());
+        let text = std::iter::once(text).chain(paragraph).collect::<Vec<_>>().join(" ");
+        let code = rest.iter().find(|line| is_code(line)).copied().unwrap_or_default().to_owned();
+        crossings.push(Crossing { number, file: file.to_owned(), line: index + 1, text, code });
     }
     crossings
 }
@@ -141,7 +116,7 @@ mod tests {
             [
                 (1, "vmm/src/vcpu.rs"),
                 (2, "guest-kernel/src/boot.rs"),
-                (3, "guest-kernel/src/cpu/port.rs"),
+                (3, "guest-kernel/src/hypercall.rs"),
                 (4, "vmm/src/run_loop.rs"),
             ]
         );

@@ -8,9 +8,7 @@ use anyhow::{Context, Result, bail};
 /// The folder with the workspace's `Cargo.toml`.
 #[must_use]
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("xtask is a folder of the workspace")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the workspace")
 }
 
 /// Where cargo puts what it builds.
@@ -77,9 +75,7 @@ pub fn check(command: &mut Command) -> Result<()> {
 /// # Errors
 /// When it cannot be started.
 pub fn status(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .status()
-        .with_context(|| format!("cannot start `{}`", words(command)))
+    command.status().with_context(|| format!("cannot start `{}`", words(command)))
 }
 
 /// The command as a person would type it.
@@ -87,10 +83,7 @@ pub fn status(command: &mut Command) -> Result<ExitStatus> {
 pub fn words(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
-    words
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
 /// Builds the VMM and says where it is.

@@ -30,9 +30,6 @@ macro_rules! port_functions {
         pub fn $out(port: u16, value: $type) {
             // SAFETY: Port I/O touches no memory of ours, and the machine's ports do nothing to it either: the
             // devices the VMM offers answer, print or end the run.
-            //
-            // CROSSING 3, guest -> host: the CPU leaves the guest inside this instruction. The host finds port, size
-            // and data in `kvm_run`; the guest continues behind it as if it had taken a few cycles.
             unsafe {
                 asm!(
                     concat!("out dx, ", $register),

@@ -1,6 +1,7 @@
 //! Writes the `BootInfo` and the arguments. Guest side: `guest-kernel/src/boot.rs`.
 
 use shared_abi::boot_info::{BootInfo, RamRegion};
+use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
 use crate::boot::guest_map::GuestMap;
@@ -19,10 +20,7 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(size);
     for (index, argument) in arguments.iter().enumerate() {
         if argument.contains('\0') {
-            return Err(Error::ArgumentWithNul {
-                index,
-                argument: argument.clone(),
-            });
+            return Err(Error::ArgumentWithNul { index, argument: argument.clone() });
         }
         bytes.extend_from_slice(argument.as_bytes());
         bytes.push(0);
@@ -43,11 +41,8 @@ pub fn write(map: &GuestMap, arguments: &[u8], memory: &GuestMemory) {
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
         vcpu_count: 1,
     };
-    let bytes = info.to_words().map(u64::to_le_bytes);
-    memory
-        .write(layout::BOOT_INFO, bytes.as_flattened())
-        .expect("boot info lies in the first 2 MiB of RAM");
-    memory
-        .write(layout::ARGUMENTS, arguments)
-        .expect("arguments lie in the first 2 MiB of RAM");
+    let mut bytes = Vec::with_capacity(size_of::<BootInfo>());
+    info.write(&mut |word| bytes.extend(word.to_le_bytes()));
+    memory.write(layout::BOOT_INFO, &bytes).expect("boot info lies in the first 2 MiB of RAM");
+    memory.write(layout::ARGUMENTS, arguments).expect("arguments lie in the first 2 MiB of RAM");
 }

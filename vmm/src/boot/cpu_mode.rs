@@ -57,22 +57,16 @@ impl LongMode {
         let kept = vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         match difference(&sregs, &kept) {
             None => Ok(()),
-            Some(difference) => Err(Error::RegistersChanged {
-                call: "KVM_SET_SREGS",
-                difference,
-                mode: "long mode",
-            }),
+            Some(difference) => {
+                Err(Error::RegistersChanged { call: "KVM_SET_SREGS", difference, mode: "long mode" })
+            }
         }
     }
 
     /// The special registers; what is not named above stays as `reset` has it.
     fn sregs(&self, reset: kvm_sregs) -> kvm_sregs {
         let data = segment(DATA_SELECTOR, SegmentType::DataReadWriteAccessed);
-        let no_table = kvm_bindings::kvm_dtable {
-            base: 0,
-            limit: 0,
-            padding: [0; 3],
-        };
+        let no_table = kvm_bindings::kvm_dtable { base: 0, limit: 0, padding: [0; 3] };
         kvm_sregs {
             cs: segment(CODE_SELECTOR, SegmentType::CodeExecuteReadAccessed),
             ds: data,
@@ -81,10 +75,7 @@ impl LongMode {
             gs: data,
             ss: data,
             tr: segment(0, SegmentType::TssBusy),
-            ldt: kvm_segment {
-                unusable: 1,
-                ..kvm_segment::default()
-            },
+            ldt: kvm_segment { unusable: 1, ..kvm_segment::default() },
             gdt: no_table,
             idt: no_table,
             cr0: CR0.bits(),
@@ -113,12 +104,10 @@ const CR0: Cr0Flags = Cr0Flags::PAGING
     .union(Cr0Flags::NUMERIC_ERROR)
     .union(Cr0Flags::MONITOR_COPROCESSOR)
     .union(Cr0Flags::EXTENSION_TYPE);
-const CR4: Cr4Flags = Cr4Flags::PHYSICAL_ADDRESS_EXTENSION
-    .union(Cr4Flags::OSFXSR)
-    .union(Cr4Flags::OSXMMEXCPT_ENABLE);
-const EFER: EferFlags = EferFlags::LONG_MODE_ENABLE
-    .union(EferFlags::LONG_MODE_ACTIVE)
-    .union(EferFlags::NO_EXECUTE_ENABLE);
+const CR4: Cr4Flags =
+    Cr4Flags::PHYSICAL_ADDRESS_EXTENSION.union(Cr4Flags::OSFXSR).union(Cr4Flags::OSXMMEXCPT_ENABLE);
+const EFER: EferFlags =
+    EferFlags::LONG_MODE_ENABLE.union(EferFlags::LONG_MODE_ACTIVE).union(EferFlags::NO_EXECUTE_ENABLE);
 
 /// Bit 1 of RFLAGS is reserved and always 1 (Intel SDM vol. 1, 3.4.3).
 const RESERVED_RFLAGS: u64 = 1 << 1;
@@ -166,19 +155,9 @@ const TSS_LIMIT: u32 = 0x67;
 /// Names every register that differs, as set and as kept; `None` when none does.
 fn difference(set: &kvm_sregs, kept: &kvm_sregs) -> Option<String> {
     let registers = [
-        (
-            "CR0",
-            set.cr0,
-            kept.cr0,
-            bit_names(Cr0Flags::from_bits_retain(set.cr0 ^ kept.cr0).iter_names()),
-        ),
+        ("CR0", set.cr0, kept.cr0, bit_names(Cr0Flags::from_bits_retain(set.cr0 ^ kept.cr0).iter_names())),
         ("CR3", set.cr3, kept.cr3, String::new()),
-        (
-            "CR4",
-            set.cr4,
-            kept.cr4,
-            bit_names(Cr4Flags::from_bits_retain(set.cr4 ^ kept.cr4).iter_names()),
-        ),
+        ("CR4", set.cr4, kept.cr4, bit_names(Cr4Flags::from_bits_retain(set.cr4 ^ kept.cr4).iter_names())),
         (
             "EFER",
             set.efer,
@@ -186,47 +165,24 @@ fn difference(set: &kvm_sregs, kept: &kvm_sregs) -> Option<String> {
             bit_names(EferFlags::from_bits_retain(set.efer ^ kept.efer).iter_names()),
         ),
         ("CS.base", set.cs.base, kept.cs.base, String::new()),
-        (
-            "CS.selector",
-            set.cs.selector.into(),
-            kept.cs.selector.into(),
-            String::new(),
-        ),
+        ("CS.selector", set.cs.selector.into(), kept.cs.selector.into(), String::new()),
         ("CS.L", set.cs.l.into(), kept.cs.l.into(), String::new()),
         ("CS.D", set.cs.db.into(), kept.cs.db.into(), String::new()),
         ("CS.DPL", set.cs.dpl.into(), kept.cs.dpl.into(), String::new()),
-        (
-            "IDTR.limit",
-            set.idt.limit.into(),
-            kept.idt.limit.into(),
-            String::new(),
-        ),
-        (
-            "GDTR.limit",
-            set.gdt.limit.into(),
-            kept.gdt.limit.into(),
-            String::new(),
-        ),
+        ("IDTR.limit", set.idt.limit.into(), kept.idt.limit.into(), String::new()),
+        ("GDTR.limit", set.gdt.limit.into(), kept.gdt.limit.into(), String::new()),
     ];
     let different: Vec<String> = registers
         .into_iter()
         .filter(|(_, set, kept, _)| set != kept)
         .map(|(name, set, kept, bits)| format!("{name} set to {set:#x}, kept as {kept:#x}{bits}"))
         .collect();
-    if different.is_empty() {
-        None
-    } else {
-        Some(different.join("; "))
-    }
+    if different.is_empty() { None } else { Some(different.join("; ")) }
 }
 
 fn bit_names<T>(names: impl Iterator<Item = (&'static str, T)>) -> String {
     let names: Vec<_> = names.map(|(name, _)| name).collect();
-    if names.is_empty() {
-        String::new()
-    } else {
-        format!(" (differs in {})", names.join(", "))
-    }
+    if names.is_empty() { String::new() } else { format!(" (differs in {})", names.join(", ")) }
 }
 
 #[cfg(test)]
@@ -235,10 +191,7 @@ mod tests {
 
     #[test]
     fn a_dropped_bit_is_named() {
-        let mode = LongMode {
-            entry_gva: Gva(0x10_0000),
-            page_tables_gpa: Gpa(0x8_0000),
-        };
+        let mode = LongMode { entry_gva: Gva(0x10_0000), page_tables_gpa: Gpa(0x8_0000) };
         let set = mode.sregs(kvm_sregs::default());
         let mut kept = set;
         assert_eq!(difference(&set, &kept), None);

@@ -56,10 +56,7 @@ impl Rights {
     /// What two users of one page need together.
     #[must_use]
     fn union(self, other: Self) -> Self {
-        Self::new(
-            self.can_write() || other.can_write(),
-            self.can_execute() || other.can_execute(),
-        )
+        Self::new(self.can_write() || other.can_write(), self.can_execute() || other.can_execute())
     }
 }
 
@@ -181,10 +178,7 @@ impl GuestMap {
 
         let mut regions = structures;
         regions.extend(image_regions(segments));
-        let mut map = Self {
-            regions: fill_with_free(regions, ram, page_size),
-            ram,
-        };
+        let mut map = Self { regions: fill_with_free(regions, ram, page_size), ram };
         map.place_page_tables(memory, page_size)?;
         Ok(map)
     }
@@ -207,9 +201,7 @@ impl GuestMap {
     /// Never: every plan places them.
     #[must_use]
     pub fn page_tables(&self) -> &Region {
-        self.of_kind(RegionKind::PageTables)
-            .next()
-            .expect("every plan places page tables")
+        self.of_kind(RegionKind::PageTables).next().expect("every plan places page tables")
     }
 
     /// From the lowest to the highest page of the image.
@@ -224,7 +216,7 @@ impl GuestMap {
         self.regions.iter().filter(move |region| region.kind == kind)
     }
 
-    /// Puts the page tables below the image when they fit there, else at the end of free low RAM.
+    /// Puts the page tables below the image when they fit there, else at the end of the largest free low region.
     ///
     /// They keep the rights and the page size of the free RAM they are cut from, so their place does not change how
     /// many of them there must be.
@@ -237,7 +229,7 @@ impl GuestMap {
             self.carve_page_tables(layout::LOW_PAGE_TABLES, tables);
             return Ok(());
         }
-        let Some(free) = self.highest_free_low_region() else {
+        let Some(free) = self.largest_free_low_region() else {
             return Err(PlanError::Host(Error::NoRoomForPageTables {
                 tables,
                 memory,
@@ -247,12 +239,7 @@ impl GuestMap {
         };
         if tables * PAGE_SIZE > free.size() {
             let free_end = free.end.0;
-            return Err(PlanError::Host(Error::NoRoomForPageTables {
-                tables,
-                memory,
-                page_size,
-                free_end,
-            }));
+            return Err(PlanError::Host(Error::NoRoomForPageTables { tables, memory, page_size, free_end }));
         }
         self.carve_page_tables(Gpa(free.end.0 - tables * PAGE_SIZE), tables);
         Ok(())
@@ -264,10 +251,10 @@ impl GuestMap {
             .map_or(0, |region| region.end.min(limit).0 - start.0)
     }
 
-    fn highest_free_low_region(&self) -> Option<Region> {
+    fn largest_free_low_region(&self) -> Option<Region> {
         self.of_kind(RegionKind::Free)
             .filter(|region| region.end <= layout::LOW_RAM_MAX_END)
-            .last()
+            .max_by_key(|region| region.size())
             .copied()
     }
 
@@ -282,12 +269,7 @@ impl GuestMap {
         let free = self.regions.remove(position);
         let parts = [
             Region { end: start, ..free },
-            Region {
-                start,
-                end,
-                kind: RegionKind::PageTables,
-                ..free
-            },
+            Region { start, end, kind: RegionKind::PageTables, ..free },
             Region { start: end, ..free },
         ];
         let parts = parts.into_iter().filter(|part| part.size() > 0);
@@ -305,36 +287,11 @@ fn structures() -> Vec<Region> {
         largest_page: PageSize::Size4K,
     };
     vec![
-        region(
-            layout::NULL_PAGE,
-            layout::NULL_PAGE_SIZE,
-            RegionKind::NullPage,
-            Rights::None,
-        ),
-        region(
-            layout::BOOT_INFO,
-            layout::BOOT_INFO_SIZE,
-            RegionKind::BootInfo,
-            Rights::Read,
-        ),
-        region(
-            layout::ARGUMENTS,
-            layout::ARGUMENTS_MAX_SIZE,
-            RegionKind::Arguments,
-            Rights::Read,
-        ),
-        region(
-            layout::STACK_GUARD,
-            layout::STACK_GUARD_SIZE,
-            RegionKind::StackGuard,
-            Rights::None,
-        ),
-        region(
-            layout::STACK,
-            layout::STACK_SIZE,
-            RegionKind::Stack,
-            Rights::ReadWrite,
-        ),
+        region(layout::NULL_PAGE, layout::NULL_PAGE_SIZE, RegionKind::NullPage, Rights::None),
+        region(layout::BOOT_INFO, layout::BOOT_INFO_SIZE, RegionKind::BootInfo, Rights::Read),
+        region(layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, RegionKind::Arguments, Rights::Read),
+        region(layout::STACK_GUARD, layout::STACK_GUARD_SIZE, RegionKind::StackGuard, Rights::None),
+        region(layout::STACK, layout::STACK_SIZE, RegionKind::Stack, Rights::ReadWrite),
     ]
 }
 
@@ -344,30 +301,18 @@ fn check_placement(
     memory: MemorySize,
     ram: [RamRegion; 2],
 ) -> Result<(), ImageError> {
-    let in_ram = ram
-        .iter()
-        .any(|region| region.start <= segment.start.0 && segment.end.0 <= region.end);
+    let in_ram = ram.iter().any(|region| region.start <= segment.start.0 && segment.end.0 <= region.end);
     if !in_ram {
         let ends = if ram[1].size() > 0 {
-            format!(
-                "{memory} lie at 0x0..{:#x} and {:#x}..{:#x}",
-                ram[0].end, ram[1].start, ram[1].end
-            )
+            format!("{memory} lie at 0x0..{:#x} and {:#x}..{:#x}", ram[0].end, ram[1].start, ram[1].end)
         } else {
             format!("{memory} end at {:#x}; --memory gives more", ram[0].end)
         };
-        return Err(ImageError::OutsideRam {
-            index: segment.index,
-            range: segment.range(),
-            ram: ends,
-        });
+        return Err(ImageError::OutsideRam { index: segment.index, range: segment.range(), ram: ends });
     }
     // Rights belong to pages, so a page cannot be shared with a structure.
     let (start, end) = pages(segment);
-    match structures
-        .iter()
-        .find(|structure| structure.start < end && start < structure.end)
-    {
+    match structures.iter().find(|structure| structure.start < end && start < structure.end) {
         Some(structure) => Err(ImageError::OverlapsStructure {
             index: segment.index,
             range: segment.range(),
@@ -394,11 +339,7 @@ fn image_regions(segments: &[Segment]) -> Vec<Region> {
             && last.end > start
         {
             let shared_start = Gpa(last.end.0 - PAGE_SIZE);
-            let shared = Region {
-                start: shared_start,
-                rights: last.rights.union(segment.rights),
-                ..*last
-            };
+            let shared = Region { start: shared_start, rights: last.rights.union(segment.rights), ..*last };
             start = last.end;
             last.end = shared_start;
             if last.size() == 0 {
@@ -432,9 +373,7 @@ fn fill_with_free(mut regions: Vec<Region>, ram: [RamRegion; 2], page_size: Page
     };
     for ram in ram {
         let mut next = Gpa(ram.start);
-        for region in regions
-            .iter()
-            .filter(|region| ram.start <= region.start.0 && region.start.0 < ram.end)
+        for region in regions.iter().filter(|region| ram.start <= region.start.0 && region.start.0 < ram.end)
         {
             if next < region.start {
                 filled.push(free(next, region.start));
@@ -454,14 +393,7 @@ mod tests {
     use super::*;
 
     fn segment(index: usize, start: u64, end: u64, rights: Rights) -> Segment {
-        Segment {
-            index,
-            start: Gpa(start),
-            end: Gpa(end),
-            file_offset: 0,
-            file_size: 0,
-            rights,
-        }
+        Segment { index, start: Gpa(start), end: Gpa(end), file_offset: 0, file_size: 0, rights }
     }
 
     fn plan(memory: &str, segments: &[Segment]) -> Result<GuestMap, PlanError> {
@@ -475,11 +407,7 @@ mod tests {
             let map = plan(memory, &[text]).expect("it fits");
             for ram in map.ram().into_iter().filter(|ram| ram.size() > 0) {
                 let mut next = ram.start;
-                for region in map
-                    .regions()
-                    .iter()
-                    .filter(|r| ram.start <= r.start.0 && r.start.0 < ram.end)
-                {
+                for region in map.regions().iter().filter(|r| ram.start <= r.start.0 && r.start.0 < ram.end) {
                     assert_eq!(region.start.0, next, "{memory}");
                     next = region.end.0;
                 }
@@ -493,10 +421,7 @@ mod tests {
         let text = segment(0, 0x10_0000, 0x10_1800, Rights::ReadExecute);
         let data = segment(1, 0x10_1800, 0x10_3000, Rights::ReadWrite);
         let map = plan("2M", &[text, data]).expect("it fits");
-        let image: Vec<_> = map
-            .of_kind(RegionKind::Image)
-            .map(|r| (r.start.0, r.end.0, r.rights))
-            .collect();
+        let image: Vec<_> = map.of_kind(RegionKind::Image).map(|r| (r.start.0, r.end.0, r.rights)).collect();
         assert_eq!(
             image,
             [
@@ -515,17 +440,8 @@ mod tests {
             segment(2, 0x10_0200, 0x10_1100, Rights::ReadExecute),
         ];
         let map = plan("2M", &segments).expect("it fits");
-        let image: Vec<_> = map
-            .of_kind(RegionKind::Image)
-            .map(|r| (r.end.0, r.rights))
-            .collect();
-        assert_eq!(
-            image,
-            [
-                (0x10_1000, Rights::ReadWriteExecute),
-                (0x10_2000, Rights::ReadExecute)
-            ]
-        );
+        let image: Vec<_> = map.of_kind(RegionKind::Image).map(|r| (r.end.0, r.rights)).collect();
+        assert_eq!(image, [(0x10_1000, Rights::ReadWriteExecute), (0x10_2000, Rights::ReadExecute)]);
     }
 
     #[test]
@@ -538,9 +454,7 @@ mod tests {
             (u64::MAX - 1, u64::MAX, "beyond RAM"),
         ] {
             let error = plan("2M", &[segment(3, start, end, Rights::Read)]).expect_err("it does not fit");
-            let PlanError::Image(error) = error else {
-                panic!("{error:?}")
-            };
+            let PlanError::Image(error) = error else { panic!("{error:?}") };
             assert!(error.to_string().contains(complaint), "{error}");
             assert!(error.to_string().contains("segment 3"), "{error}");
         }
@@ -562,9 +476,7 @@ mod tests {
         let above_the_stack = segment(1, 0x8_0000, 0x20_0000, Rights::ReadWrite);
         let error =
             plan("2M", &[below_the_stack, above_the_stack]).expect_err("one free page holds no 4 tables");
-        let PlanError::Host(error) = error else {
-            panic!("{error:?}")
-        };
+        let PlanError::Host(error) = error else { panic!("{error:?}") };
         assert!(error.to_string().contains("4 page tables"), "{error}");
     }
 }

@@ -8,18 +8,20 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use linux_loader::loader::{Elf, KernelLoader};
 use object::elf::{
-    self, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD,
+    self, ELFCLASS64, ELFDATA2LSB, EM_X86_64, ET_DYN, ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD, PT_NOTE,
     ProgramHeader64,
 };
 use object::{LittleEndian, pod};
 use shared_abi::{Gpa, Gva};
 use vm_memory::GuestAddress;
 
+use crate::boot::contract::{self, ContractError};
 use crate::boot::guest_map::Rights;
 use crate::config::KernelSource;
 use crate::error::{Error, Result};
@@ -30,8 +32,16 @@ use crate::memory::GuestMemory;
 pub struct KernelImage {
     path: PathBuf,
     source: Source,
+    headers: Headers,
+}
+
+/// What the headers of a good image say.
+#[derive(Debug)]
+struct Headers {
     entry: Gva,
     segments: Vec<Segment>,
+    /// Offset and size in the file of each segment of notes.
+    notes: Vec<(u64, usize)>,
 }
 
 /// A loadable segment of a kernel image: not empty, not wrapping, and in the file as far as it should be.
@@ -186,6 +196,9 @@ pub enum ImageError {
         /// `e_entry`.
         entry: Gva,
     },
+    /// Another contract than ours, or none.
+    #[error(transparent)]
+    Contract(ContractError),
     /// The loader crate refused what our checks let pass.
     #[error("cannot copy its segments")]
     Load(#[source] linux_loader::loader::Error),
@@ -198,6 +211,9 @@ fn type_hint(elf_type: u16) -> &'static str {
         _ => "",
     }
 }
+
+/// A larger segment of notes is not looked into.
+const MAX_NOTES_SIZE: u64 = 1 << 20;
 
 /// More program headers than this are refused. Linkers write less than 20.
 const MAX_PROGRAM_HEADERS: u16 = 256;
@@ -238,12 +254,7 @@ impl KernelImage {
             Source::Bytes(bytes) => check_headers(bytes, size),
         };
         match checked {
-            Ok((entry, segments)) => Ok(Self {
-                path,
-                source,
-                entry,
-                segments,
-            }),
+            Ok(headers) => Ok(Self { path, source, headers }),
             Err(source) => Err(Error::Image { path, source }),
         }
     }
@@ -251,13 +262,13 @@ impl KernelImage {
     /// The loadable segments, lowest first.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
-        &self.segments
+        &self.headers.segments
     }
 
     /// Where execution starts.
     #[must_use]
     pub fn entry(&self) -> Gva {
-        self.entry
+        self.headers.entry
     }
 
     /// Copies the segments to their places. RAM is zero, so BSS needs nothing.
@@ -271,18 +282,34 @@ impl KernelImage {
             Source::File(file) => Elf::load(memory.as_vm_memory(), offset, file, None),
             Source::Bytes(bytes) => Elf::load(memory.as_vm_memory(), offset, bytes, None),
         };
-        loaded
-            .map(drop)
-            .map_err(|error| self.error(ImageError::Load(error)))
+        loaded.map(drop).map_err(|error| self.error(ImageError::Load(error)))
+    }
+
+    /// Checks that the guest was built against the contract that this VMM knows.
+    ///
+    /// # Errors
+    /// [`Error::Image`] with what differs.
+    pub fn check_contract(&mut self) -> Result<()> {
+        let mut segments = Vec::with_capacity(self.headers.notes.len());
+        for &(offset, size) in &self.headers.notes {
+            let mut bytes = vec![0; size];
+            let read = match &mut self.source {
+                Source::File(file) => file.read_exact_at(&mut bytes, offset),
+                Source::Bytes(source) => {
+                    source.seek(SeekFrom::Start(offset)).and_then(|_| source.read_exact(&mut bytes))
+                }
+            };
+            read.map_err(|error| self.error(ImageError::Read(error)))?;
+            segments.push(bytes);
+        }
+        contract::check(segments.iter().map(Vec::as_slice))
+            .map_err(|error| self.error(ImageError::Contract(error)))
     }
 
     /// The host error that says what is wrong with this image.
     #[must_use]
     pub fn error(&self, source: ImageError) -> Error {
-        Error::Image {
-            path: self.path.clone(),
-            source,
-        }
+        Error::Image { path: self.path.clone(), source }
     }
 }
 
@@ -290,21 +317,14 @@ fn open_regular_file(path: &std::path::Path) -> std::result::Result<(File, u64),
     // Asked before opening: opening a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(ImageError::Read)?;
     if !metadata.is_file() {
-        let kind = if metadata.is_dir() {
-            "a directory"
-        } else {
-            "a device, pipe or socket"
-        };
+        let kind = if metadata.is_dir() { "a directory" } else { "a device, pipe or socket" };
         return Err(ImageError::NotAFile(kind));
     }
     let file = File::open(path).map_err(ImageError::Read)?;
     Ok((file, metadata.len()))
 }
 
-fn check_headers(
-    file: &mut (impl Read + Seek),
-    size: u64,
-) -> std::result::Result<(Gva, Vec<Segment>), ImageError> {
+fn check_headers(file: &mut (impl Read + Seek), size: u64) -> std::result::Result<Headers, ImageError> {
     let header = read_file_header(file, size)?;
     let program_headers = read_program_headers(file, size, &header)?;
 
@@ -338,7 +358,16 @@ fn check_headers(
     if !executable {
         return Err(ImageError::EntryNotExecutable { entry });
     }
-    Ok((entry, segments))
+    let notes = program_headers.iter().filter_map(|header| note_range(header, size)).collect();
+    Ok(Headers { entry, segments, notes })
+}
+
+/// Where a segment of notes lies in the file. Notes are not needed to boot, so strange ones are passed over.
+fn note_range(header: &ProgramHeader64<LittleEndian>, size: u64) -> Option<(u64, usize)> {
+    let (offset, length) = (header.p_offset.get(LittleEndian), header.p_filesz.get(LittleEndian));
+    let end = offset.checked_add(length)?;
+    let fits = header.p_type.get(LittleEndian) == PT_NOTE && end <= size && length <= MAX_NOTES_SIZE;
+    fits.then_some((offset, length as usize))
 }
 
 fn read_file_header(
@@ -352,9 +381,7 @@ fn read_file_header(
     let mut bytes = [0; HEADER_SIZE];
     let available = HEADER_SIZE.min(usize::try_from(size).unwrap_or(HEADER_SIZE));
     let start = bytes.get_mut(..available).expect("at most HEADER_SIZE");
-    file.rewind()
-        .and_then(|()| file.read_exact(start))
-        .map_err(ImageError::Read)?;
+    file.rewind().and_then(|()| file.read_exact(start)).map_err(ImageError::Read)?;
 
     // The first bytes say most clearly what a wrong file is; so they are looked at before the size.
     let magic = bytes.get(..available.min(4)).expect("at most HEADER_SIZE");
@@ -362,11 +389,7 @@ fn read_file_header(
         return Err(ImageError::NotElf(magic.to_vec()));
     }
     if available < HEADER_SIZE {
-        return Err(ImageError::Truncated {
-            what: "its ELF header should",
-            end: HEADER_SIZE as u64,
-            size,
-        });
+        return Err(ImageError::Truncated { what: "its ELF header should", end: HEADER_SIZE as u64, size });
     }
     let (header, _) = pod::from_bytes::<FileHeader64<LittleEndian>>(&bytes).expect("HEADER_SIZE bytes");
     if header.e_ident.class != ELFCLASS64 {
@@ -410,16 +433,10 @@ fn read_program_headers(
     let table_size = usize::from(count) * ENTRY_SIZE;
     let end = offset.saturating_add(table_size as u64);
     if end > size {
-        return Err(ImageError::Truncated {
-            what: "its program headers should",
-            end,
-            size,
-        });
+        return Err(ImageError::Truncated { what: "its program headers should", end, size });
     }
     let mut bytes = vec![0; table_size];
-    file.seek(SeekFrom::Start(offset))
-        .and_then(|_| file.read_exact(&mut bytes))
-        .map_err(ImageError::Read)?;
+    file.seek(SeekFrom::Start(offset)).and_then(|_| file.read_exact(&mut bytes)).map_err(ImageError::Read)?;
     let (headers, _) = pod::slice_from_bytes(&bytes, usize::from(count)).expect("table_size bytes");
     Ok(headers.to_vec())
 }
@@ -430,62 +447,31 @@ fn check_segment(
     header: &ProgramHeader64<LittleEndian>,
     size: u64,
 ) -> std::result::Result<Option<Segment>, ImageError> {
-    let (file_offset, file_size) = (
-        header.p_offset.get(LittleEndian),
-        header.p_filesz.get(LittleEndian),
-    );
+    let (file_offset, file_size) = (header.p_offset.get(LittleEndian), header.p_filesz.get(LittleEndian));
     let memory_size = header.p_memsz.get(LittleEndian);
-    let (gva, start) = (
-        Gva(header.p_vaddr.get(LittleEndian)),
-        Gpa(header.p_paddr.get(LittleEndian)),
-    );
+    let (gva, start) = (Gva(header.p_vaddr.get(LittleEndian)), Gpa(header.p_paddr.get(LittleEndian)));
 
     if file_size > memory_size {
-        return Err(ImageError::FileLargerThanMemory {
-            index,
-            file_size,
-            memory_size,
-        });
+        return Err(ImageError::FileLargerThanMemory { index, file_size, memory_size });
     }
     if memory_size == 0 {
         return Ok(None);
     }
-    let end = start.checked_add(memory_size).ok_or(ImageError::Wraps {
+    let end = start.checked_add(memory_size).ok_or(ImageError::Wraps { index, start, size: memory_size })?;
+    let file_end = file_offset.checked_add(file_size).ok_or(ImageError::FileRangeWraps {
         index,
-        start,
-        size: memory_size,
+        offset: file_offset,
+        size: file_size,
     })?;
-    let file_end = file_offset
-        .checked_add(file_size)
-        .ok_or(ImageError::FileRangeWraps {
-            index,
-            offset: file_offset,
-            size: file_size,
-        })?;
     if file_size > 0 && file_end > size {
-        return Err(ImageError::Truncated {
-            what: "the bytes of a segment should",
-            end: file_end,
-            size,
-        });
+        return Err(ImageError::Truncated { what: "the bytes of a segment should", end: file_end, size });
     }
     if gva.0 != start.0 {
-        return Err(ImageError::NotIdentityMapped {
-            index,
-            gva,
-            gpa: start,
-        });
+        return Err(ImageError::NotIdentityMapped { index, gva, gpa: start });
     }
     let flags = header.p_flags.get(LittleEndian);
     let rights = Rights::new(flags.contains(PF_W), flags.contains(PF_X));
-    Ok(Some(Segment {
-        index,
-        start,
-        end,
-        file_offset,
-        file_size,
-        rights,
-    }))
+    Ok(Some(Segment { index, start, end, file_offset, file_size, rights }))
 }
 
 impl Segment {

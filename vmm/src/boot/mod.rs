@@ -3,13 +3,15 @@
 //! The steps, in order; each has its file:
 //!
 //! 1. [`kernel`]: read and check the image's headers. Nothing of the machine exists yet, so a bad image costs nothing.
-//! 2. [`guest_map`]: decide what lies where in guest-physical memory, and with which rights.
-//! 3. [`kernel`]: copy the image's segments to their places.
-//! 4. [`page_tables`]: map everything to itself, with these rights.
-//! 5. [`boot_info`]: write what the guest wants to know.
-//! 6. [`cpu_mode`]: give the vCPU the registers of a CPU that is in 64-bit mode and about to fetch at the entry.
+//! 2. [`contract`]: was the guest built against the contract that we know?
+//! 3. [`guest_map`]: decide what lies where in guest-physical memory, and with which rights.
+//! 4. [`kernel`]: copy the image's segments to their places.
+//! 5. [`page_tables`]: map everything to itself, with these rights.
+//! 6. [`boot_info`]: write what the guest wants to know.
+//! 7. [`cpu_mode`]: give the vCPU the registers of a CPU that is in 64-bit mode and about to fetch at the entry.
 
 pub mod boot_info;
+pub mod contract;
 pub mod cpu_mode;
 pub mod guest_map;
 pub mod kernel;
@@ -19,6 +21,7 @@ use crate::config::VmConfig;
 use crate::error::Result;
 use crate::memory::GuestMemory;
 
+use contract::Contract;
 use cpu_mode::LongMode;
 use guest_map::GuestMap;
 use kernel::KernelImage;
@@ -30,6 +33,8 @@ pub struct Boot {
     pub map: GuestMap,
     /// The registers of the first vCPU.
     pub cpu: LongMode,
+    /// The guest's arguments as they lie in memory.
+    pub arguments: Vec<u8>,
 }
 
 /// Fills `memory` with everything the guest described by `config` needs at its first instruction.
@@ -37,21 +42,19 @@ pub struct Boot {
 /// # Errors
 /// What does not fit, and what is wrong with the image or the arguments.
 pub fn prepare(config: &VmConfig, mut image: KernelImage, memory: &GuestMemory) -> Result<Boot> {
+    if config.contract == Contract::Required {
+        image.check_contract()?;
+    }
     let arguments = boot_info::encode_arguments(&config.arguments)?;
     let map = GuestMap::plan(memory.size(), image.segments(), config.page_size)
         .map_err(|error| error.for_image(&image))?;
 
     image.load(memory)?;
     page_tables::write(&map, &mut |gpa, table| {
-        memory
-            .write(gpa, table.as_bytes())
-            .expect("the map places page tables in RAM");
+        memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
     });
     boot_info::write(&map, &arguments, memory);
 
-    let cpu = LongMode {
-        entry_gva: image.entry(),
-        page_tables_gpa: map.page_tables().start,
-    };
-    Ok(Boot { map, cpu })
+    let cpu = LongMode { entry_gva: image.entry(), page_tables_gpa: map.page_tables().start };
+    Ok(Boot { map, cpu, arguments })
 }

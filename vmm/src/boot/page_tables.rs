@@ -43,13 +43,7 @@ impl Table {
 /// How many tables `map` needs.
 #[must_use]
 pub fn count(map: &GuestMap) -> u64 {
-    let mut builder = Builder {
-        runs: runs(map),
-        run: 0,
-        base: Gpa(0),
-        tables: 0,
-        emit: &mut |_, _| {},
-    };
+    let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: &mut |_, _| {} };
     builder.table(Level::Pml4, 0);
     builder.tables
 }
@@ -57,18 +51,9 @@ pub fn count(map: &GuestMap) -> u64 {
 /// Builds all tables of `map` and hands each to `emit` with its place, children before parents.
 pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) {
     let base = map.page_tables().start;
-    let mut builder = Builder {
-        runs: runs(map),
-        run: 0,
-        base,
-        tables: 0,
-        emit,
-    };
+    let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit };
     builder.table(Level::Pml4, 0);
-    debug_assert!(
-        builder.tables * PAGE_SIZE <= map.page_tables().size(),
-        "the plan counted the tables"
-    );
+    debug_assert!(builder.tables * PAGE_SIZE <= map.page_tables().size(), "the plan counted the tables");
 }
 
 /// Addresses that are mapped in the same way.
@@ -82,23 +67,14 @@ struct Run {
 /// The mapped regions; neighbours that are mapped in the same way become one run.
 fn runs(map: &GuestMap) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::with_capacity(map.regions().len());
-    for region in map
-        .regions()
-        .iter()
-        .filter(|region| region.rights != Rights::None)
-    {
+    for region in map.regions().iter().filter(|region| region.rights != Rights::None) {
         let (start, end) = (region.start.0, region.end.0);
         let (rights, largest_page) = (entry_bits(region.rights), region.largest_page);
         match runs.last_mut() {
             Some(last) if last.end == start && last.rights == rights && last.largest_page == largest_page => {
                 last.end = end;
             }
-            _ => runs.push(Run {
-                start,
-                end,
-                rights,
-                largest_page,
-            }),
+            _ => runs.push(Run { start, end, rights, largest_page }),
         }
     }
     runs
@@ -144,11 +120,7 @@ impl Level {
 
     /// The bit that says "this entry maps a page" where it could also point to a table.
     fn page_bit(self) -> Entry {
-        if self == Self::Pt {
-            Entry::empty()
-        } else {
-            Entry::HUGE_PAGE
-        }
+        if self == Self::Pt { Entry::empty() } else { Entry::HUGE_PAGE }
     }
 
     /// The level below.

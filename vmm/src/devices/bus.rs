@@ -44,11 +44,7 @@ impl PioBus {
     /// What the host could not do.
     pub fn read(&self, port: u16, size: u8, data: &mut [u8]) -> Result<Next> {
         let Some(device) = self.device(port) else {
-            return Ok(Next::Stop(StopReason::UnclaimedPort {
-                port,
-                size,
-                written: None,
-            }));
+            return Ok(Next::Stop(StopReason::UnclaimedPort { port, size, written: None }));
         };
         let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
         for access in data.chunks_mut(usize::from(size).max(1)) {
@@ -80,10 +76,7 @@ impl PioBus {
     }
 
     fn device(&self, port: u16) -> Option<&Mutex<Box<dyn PioDevice>>> {
-        self.devices
-            .iter()
-            .find(|(own, _)| *own == port)
-            .map(|(_, device)| device)
+        self.devices.iter().find(|(own, _)| *own == port).map(|(_, device)| device)
     }
 }
 
@@ -114,8 +107,7 @@ mod tests {
         let mut bus = PioBus::default();
         bus.attach(0x42, Box::new(recorder));
 
-        bus.write(0x42, 2, &[1, 2, 3, 4])
-            .expect("the recorder never fails");
+        bus.write(0x42, 2, &[1, 2, 3, 4]).expect("the recorder never fails");
 
         assert_eq!(*seen.lock().expect("no panics"), [vec![1, 2], vec![3, 4]]);
     }
@@ -124,20 +116,9 @@ mod tests {
     fn a_port_without_device_stops_the_machine_and_is_named() {
         let bus = PioBus::default();
         let next = bus.write(0x3F8, 2, &[0x34, 0x12]).expect("no device, no failure");
-        let expected = StopReason::UnclaimedPort {
-            port: 0x3F8,
-            size: 2,
-            written: Some(0x1234),
-        };
+        let expected = StopReason::UnclaimedPort { port: 0x3F8, size: 2, written: Some(0x1234) };
         assert_eq!(next, Next::Stop(expected));
         let next = bus.read(0x60, 1, &mut [0]).expect("no device, no failure");
-        assert_eq!(
-            next,
-            Next::Stop(StopReason::UnclaimedPort {
-                port: 0x60,
-                size: 1,
-                written: None
-            })
-        );
+        assert_eq!(next, Next::Stop(StopReason::UnclaimedPort { port: 0x60, size: 1, written: None }));
     }
 }

@@ -30,9 +30,6 @@ impl PioDevice for DebugConsole {
     }
 
     fn write(&mut self, data: &[u8]) -> Result<Next> {
-        self.console
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(data)
+        self.console.lock().unwrap_or_else(PoisonError::into_inner).write(data)
     }
 }

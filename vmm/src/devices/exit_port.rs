@@ -16,8 +16,6 @@ impl PioDevice for ExitPort {
     }
 
     fn write(&mut self, data: &[u8]) -> Result<Next> {
-        Ok(Next::Stop(StopReason::Exited {
-            code: little_endian(data) as u32,
-        }))
+        Ok(Next::Stop(StopReason::Exited { code: little_endian(data) as u32 }))
     }
 }

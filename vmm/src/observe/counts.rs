@@ -10,8 +10,10 @@ use crate::observe::Observer;
 pub struct ExitCounts {
     /// Reads from ports.
     pub pio_in: u64,
-    /// Writes to ports.
+    /// Writes to ports, other than hypercalls.
     pub pio_out: u64,
+    /// Hypercalls.
+    pub hypercall: u64,
     /// Reads where no RAM is.
     pub mmio_read: u64,
     /// Writes where no RAM is.
@@ -30,6 +32,7 @@ impl ExitCounts {
     pub fn total(&self) -> u64 {
         self.pio_in
             + self.pio_out
+            + self.hypercall
             + self.mmio_read
             + self.mmio_write
             + self.halt
@@ -43,6 +46,7 @@ impl Observer for ExitCounts {
         let counter = match exit {
             Exit::PioIn { .. } => &mut self.pio_in,
             Exit::PioOut { .. } => &mut self.pio_out,
+            Exit::Hypercall => &mut self.hypercall,
             Exit::MmioRead { .. } => &mut self.mmio_read,
             Exit::MmioWrite { .. } => &mut self.mmio_write,
             Exit::Halt => &mut self.halt,
@@ -55,5 +59,9 @@ impl Observer for ExitCounts {
             | Exit::Unknown(_) => &mut self.fatal,
         };
         *counter += 1;
+    }
+
+    fn counts(&self) -> &ExitCounts {
+        self
     }
 }

@@ -13,4 +13,7 @@ use crate::exit::Exit;
 pub trait Observer {
     /// Called for every exit, before it is answered.
     fn on_exit(&mut self, exit: &Exit<'_>);
+
+    /// The exits so far, by kind; a guest may ask for them.
+    fn counts(&self) -> &ExitCounts;
 }

@@ -1,0 +1,453 @@
+//! Hypercalls: what a guest can ask of the host.
+//!
+//! [`Hypercall`] is the contract: every request with its number, its arguments and its meaning. The guest puts the
+//! number into RAX and the arguments into RDI, RSI, RDX, R10, R8, R9, and writes to the port
+//! [`ports::HYPERCALL`](crate::ports::HYPERCALL): one exit. When the guest continues, RAX holds 0 or a
+//! [`HypercallError`], RDI the answer.
+//!
+//! To add a call, add its variant here. The compiler then names the one other place: the host's answer.
+//!
+//! Host side: `vmm/src/hypercall/mod.rs`. Guest side: `guest-kernel/src/hypercall.rs`.
+
+use crate::addr::Gva;
+use crate::define::{Argument, hypercalls, shared_enum, shared_struct};
+
+hypercalls! {
+    /// A request to the host.
+    ///
+    /// Each answers with a number; where nothing is said, with 0. Memory is named by guest-virtual address and size in
+    /// bytes. The host walks the guest's page tables as the CPU would: reading from memory needs it mapped, writing to
+    /// it needs it mapped writable, or the answer is [`HypercallError::BadAddress`] and nothing was transferred.
+    pub enum Hypercall {
+        /// Ends the run; 0 to 99 become the process's exit code ([`exit_code`](crate::exit_code)).
+        Exit {
+            /// The exit code.
+            code: u64,
+        } = 1,
+
+        /// Writes text to the console, in one exit whatever its size. Answers the bytes written: all of them.
+        ConsoleWrite {
+            /// The text, any bytes.
+            text_gva: Gva,
+            /// Its size.
+            text_size: u64,
+        } = 2,
+
+        /// Reads what was typed. Answers the bytes read; 0 at the end of the input.
+        ConsoleRead {
+            /// Where it goes.
+            buffer_gva: Gva,
+            /// At most so much.
+            buffer_size: u64,
+            /// Waits for input; else [`HypercallError::WouldBlock`] says that there is none yet.
+            wait: bool,
+        } = 3,
+
+        /// Answers how many exits this vCPU has had, this one included.
+        ExitCount = 4,
+
+        /// Answers how many exits of one kind this vCPU has had.
+        ExitCountOf {
+            /// The kind.
+            kind: ExitKind,
+        } = 5,
+
+        /// Translates a guest-virtual address as the CPU does, and further to where the VMM has that byte.
+        Translate {
+            /// The address; one that is not mapped is [`HypercallError::BadAddress`].
+            gva: Gva,
+            /// Where the [`Translation`] goes.
+            answer_gva: Gva,
+        } = 6,
+
+        /// Answers nanoseconds since some moment before the machine was made; never goes back.
+        MonotonicTime = 7,
+
+        /// Answers nanoseconds since 1970-01-01 00:00 UTC, as the host's clock has it.
+        WallTime = 8,
+
+        /// Fills memory with random bytes fit for keys. Answers their number: all.
+        RandomBytes {
+            /// Where they go.
+            buffer_gva: Gva,
+            /// How many, at most [`MAX_RANDOM_BYTES`].
+            buffer_size: u64,
+        } = 9,
+
+        /// Copies the guest's arguments, each with a NUL behind it. Answers the bytes that all of them take, which may
+        /// be more than were copied.
+        Arguments {
+            /// Where they go.
+            buffer_gva: Gva,
+            /// At most so much.
+            buffer_size: u64,
+        } = 10,
+
+        /// Adds a record to the host's log.
+        Log {
+            /// How important it is.
+            level: LogLevel,
+            /// What it is about, such as a module: UTF-8.
+            target_gva: Gva,
+            /// Size of that, at most [`MAX_LOG_TARGET`].
+            target_size: u64,
+            /// The message: UTF-8.
+            text_gva: Gva,
+            /// Size of that, at most [`MAX_LOG_TEXT`].
+            text_size: u64,
+        } = 11,
+
+        /// Opens a file or directory below the granted one. Answers its handle.
+        FileOpen {
+            /// The path, UTF-8, relative: nothing outside the granted directory can be named.
+            path_gva: Gva,
+            /// Size of that, at most [`MAX_PATH`].
+            path_size: u64,
+            /// How it is opened.
+            flags: OpenFlags,
+        } = 20,
+
+        /// Reads from a file at its position. Answers the bytes read; 0 at its end.
+        FileRead {
+            /// The file.
+            handle: u32,
+            /// Where they go.
+            buffer_gva: Gva,
+            /// At most so many.
+            buffer_size: u64,
+        } = 21,
+
+        /// Writes to a file at its position. Answers the bytes written.
+        FileWrite {
+            /// The file.
+            handle: u32,
+            /// The bytes.
+            buffer_gva: Gva,
+            /// How many.
+            buffer_size: u64,
+        } = 22,
+
+        /// Moves a file's position. Answers the new one, from the file's start.
+        FileSeek {
+            /// The file.
+            handle: u32,
+            /// How far.
+            offset: i64,
+            /// From where.
+            origin: SeekOrigin,
+        } = 23,
+
+        /// Closes a file or directory.
+        FileClose {
+            /// Its handle, free from now on.
+            handle: u32,
+        } = 24,
+
+        /// Tells what is at a path.
+        FileStat {
+            /// The path.
+            path_gva: Gva,
+            /// Size of that, at most [`MAX_PATH`].
+            path_size: u64,
+            /// Where the [`FileStatus`] goes.
+            answer_gva: Gva,
+        } = 25,
+
+        /// Removes a file. Directories are [`HypercallError::IsADirectory`].
+        FileRemove {
+            /// The path.
+            path_gva: Gva,
+            /// Size of that, at most [`MAX_PATH`].
+            path_size: u64,
+        } = 26,
+
+        /// Copies the next names of an open directory, each with a NUL behind it, a directory's with a `/` before
+        /// that. Answers the bytes copied; 0 when there are no more.
+        DirectoryRead {
+            /// The directory.
+            handle: u32,
+            /// Where they go: at least [`MAX_NAME`] bytes.
+            buffer_gva: Gva,
+            /// At most so many.
+            buffer_size: u64,
+        } = 27,
+    }
+}
+
+/// The most random bytes of one call.
+pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
+/// The longest target of a log record, in bytes.
+pub const MAX_LOG_TARGET: u64 = 256;
+/// The longest message of a log record, in bytes.
+pub const MAX_LOG_TEXT: u64 = 4096;
+/// The longest path, in bytes.
+pub const MAX_PATH: u64 = 4096;
+/// The longest name in a directory, in bytes, with its `/` and its NUL.
+pub const MAX_NAME: u64 = 258;
+
+shared_enum! {
+    /// Why the host did not do what was asked. Nothing was transferred then.
+    pub enum HypercallError {
+        /// No call has this number.
+        UnknownCall = 1,
+        /// An argument has a value that means nothing.
+        BadArgument = 2,
+        /// Memory that is not mapped, not writable, or not RAM.
+        BadAddress = 3,
+        /// More than a call transfers.
+        TooLarge = 4,
+        /// The user granted no directory, or not for writing: `--dir PATH:rw`.
+        NotGranted = 5,
+        /// No such file.
+        NotFound = 6,
+        /// There is a file of that name.
+        AlreadyExists = 7,
+        /// The path leads out of the granted directory, or the host does not permit it.
+        NotPermitted = 8,
+        /// A directory where a file is wanted.
+        IsADirectory = 9,
+        /// A file where a directory is wanted.
+        NotADirectory = 10,
+        /// No open file has this handle, or it is not open for this.
+        BadHandle = 11,
+        /// As many files are open as may be.
+        TooManyOpenFiles = 12,
+        /// The bytes that the guest may write are used up, or the host's disk is full.
+        NoSpace = 13,
+        /// A path or text that is not UTF-8, or is empty.
+        BadText = 14,
+        /// There is no input yet.
+        WouldBlock = 15,
+        /// The host failed for a reason of its own.
+        HostFailed = 16,
+    }
+}
+
+shared_enum! {
+    /// A kind of exit that is counted.
+    pub enum ExitKind {
+        /// Reads from ports.
+        PioIn = 1,
+        /// Writes to ports, other than hypercalls.
+        PioOut = 2,
+        /// Reads where no RAM is.
+        MmioRead = 3,
+        /// Writes where no RAM is.
+        MmioWrite = 4,
+        /// Hypercalls.
+        Hypercall = 5,
+        /// HLT.
+        Halt = 6,
+        /// Signals to the VMM, which are no doing of the guest.
+        Interrupted = 7,
+    }
+}
+
+shared_enum! {
+    /// How important a log record is.
+    pub enum LogLevel {
+        /// Something failed.
+        Error = 1,
+        /// Something may be wrong.
+        Warn = 2,
+        /// Something happened.
+        Info = 3,
+        /// For whoever looks for a mistake.
+        Debug = 4,
+        /// For whoever looks very closely.
+        Trace = 5,
+    }
+}
+
+shared_enum! {
+    /// Where an offset counts from.
+    pub enum SeekOrigin {
+        /// The start of the file.
+        Start = 0,
+        /// The position.
+        Current = 1,
+        /// The end of the file.
+        End = 2,
+    }
+}
+
+/// How a file is opened: a sum of flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags(u64);
+
+impl OpenFlags {
+    /// For reading.
+    pub const READ: Self = Self(1);
+    /// For writing.
+    pub const WRITE: Self = Self(2);
+    /// Made when it does not exist.
+    pub const CREATE: Self = Self(4);
+    /// Emptied.
+    pub const TRUNCATE: Self = Self(8);
+    /// Every write goes to the end.
+    pub const APPEND: Self = Self(16);
+    /// Made, and an error when it exists.
+    pub const CREATE_NEW: Self = Self(32);
+    /// A directory, for [`Hypercall::DirectoryRead`]; goes with no other flag.
+    pub const DIRECTORY: Self = Self(64);
+
+    const ALL: u64 = 127;
+
+    /// Both.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all of `other` is set.
+    #[must_use]
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Adds the flags to the contract.
+    pub(crate) const fn describe(text: crate::contract::Text) -> crate::contract::Text {
+        text.number("OpenFlags", "READ", Self::READ.0)
+            .number("OpenFlags", "WRITE", Self::WRITE.0)
+            .number("OpenFlags", "CREATE", Self::CREATE.0)
+            .number("OpenFlags", "TRUNCATE", Self::TRUNCATE.0)
+            .number("OpenFlags", "APPEND", Self::APPEND.0)
+            .number("OpenFlags", "CREATE_NEW", Self::CREATE_NEW.0)
+            .number("OpenFlags", "DIRECTORY", Self::DIRECTORY.0)
+    }
+}
+
+impl Argument for OpenFlags {
+    fn to_word(&self) -> u64 {
+        self.0
+    }
+
+    fn from_word(word: u64) -> Result<Self, HypercallError> {
+        if word & !Self::ALL == 0 { Ok(Self(word)) } else { Err(HypercallError::BadArgument) }
+    }
+}
+
+shared_struct! {
+    /// Where a guest-virtual address leads.
+    pub struct Translation {
+        /// The guest-physical address.
+        pub gpa: u64,
+        /// The address in the VMM's own space, or 0 when no RAM is there.
+        pub hva: u64,
+        /// Size of the page that maps it, in bytes.
+        pub page_size: u64,
+        /// 1 when it can be written, else 0.
+        pub writable: u64,
+        /// 1 when it can be executed, else 0.
+        pub executable: u64,
+        /// 1 when user mode can use it, else 0.
+        pub user: u64,
+    }
+}
+
+shared_struct! {
+    /// What is at a path.
+    pub struct FileStatus {
+        /// Size in bytes.
+        pub size: u64,
+        /// 1 for a directory, 0 for a file.
+        pub is_directory: u64,
+        /// When it was changed, in nanoseconds since 1970-01-01 00:00 UTC; 0 when the host does not know.
+        pub modified_ns: u64,
+    }
+}
+
+/// A hypercall as registers hold it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registers {
+    /// RAX: the number of the call.
+    pub number: u64,
+    /// RDI, RSI, RDX, R10, R8, R9: the arguments.
+    pub arguments: [u64; 6],
+}
+
+impl Registers {
+    /// The call `number` with `arguments`; unused registers are 0.
+    ///
+    /// # Panics
+    /// With more than six arguments. The compiler sees the number, so a guest that compiles never panics here.
+    #[must_use]
+    #[inline]
+    pub const fn new(number: u64, arguments: &[u64]) -> Self {
+        let mut registers = Self { number, arguments: [0; 6] };
+        let mut index = 0;
+        while index < arguments.len() {
+            registers.arguments[index] = arguments[index];
+            index += 1;
+        }
+        registers
+    }
+}
+
+/// What the host answered: RAX is 0 and RDI the answer, or RAX is the error.
+pub type Answer = Result<u64, HypercallError>;
+
+/// The registers that carry an answer: RAX and RDI.
+#[must_use]
+pub const fn encode_answer(answer: Answer) -> (u64, u64) {
+    match answer {
+        Ok(value) => (0, value),
+        Err(error) => (error as u64, 0),
+    }
+}
+
+/// The answer that RAX and RDI carry; an unknown error is [`HypercallError::HostFailed`].
+#[inline]
+pub const fn decode_answer(rax: u64, rdi: u64) -> Answer {
+    if rax == 0 {
+        return Ok(rdi);
+    }
+    match HypercallError::from_number(rax) {
+        Some(error) => Err(error),
+        None => Err(HypercallError::HostFailed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_survives_the_registers() {
+        let calls = [
+            Hypercall::Exit { code: 7 },
+            Hypercall::ExitCount,
+            Hypercall::ConsoleRead { buffer_gva: Gva(u64::MAX), buffer_size: 1 << 40, wait: true },
+            Hypercall::FileSeek { handle: 3, offset: -1, origin: SeekOrigin::End },
+            Hypercall::FileOpen {
+                path_gva: Gva(1),
+                path_size: 2,
+                flags: OpenFlags::READ.and(OpenFlags::WRITE),
+            },
+        ];
+        for call in calls {
+            assert_eq!(Hypercall::decode(&call.encode()), Ok(call));
+        }
+    }
+
+    #[test]
+    fn numbers_that_mean_nothing_are_refused() {
+        let refused = |number, arguments: &[u64]| Hypercall::decode(&Registers::new(number, arguments));
+        assert_eq!(refused(0, &[]), Err(HypercallError::UnknownCall));
+        assert_eq!(refused(u64::MAX, &[]), Err(HypercallError::UnknownCall));
+        assert_eq!(refused(3, &[0, 0, 2]), Err(HypercallError::BadArgument), "a bool of 2");
+        assert_eq!(refused(23, &[1 << 32, 0, 0]), Err(HypercallError::BadArgument), "a handle of 33 bits");
+        assert_eq!(refused(20, &[0, 0, 128]), Err(HypercallError::BadArgument), "an unknown flag");
+        assert_eq!(refused(5, &[0]), Err(HypercallError::BadArgument), "no kind of exit");
+    }
+
+    #[test]
+    fn answers_survive_the_registers() {
+        for answer in [Ok(0), Ok(u64::MAX), Err(HypercallError::BadAddress), Err(HypercallError::HostFailed)]
+        {
+            let (rax, rdi) = encode_answer(answer);
+            assert_eq!(decode_answer(rax, rdi), answer);
+        }
+        assert_eq!(decode_answer(999, 0), Err(HypercallError::HostFailed));
+    }
+}

@@ -1,0 +1,217 @@
+//! `GuestSpace`: guest memory as the guest's own instructions see it, by virtual address.
+//!
+//! A pointer in a hypercall is a claim. It may be null, wrap around, run into a page that is not there, or name memory
+//! that the guest itself may not write. So every transfer first walks the guest's page tables over the whole range,
+//! with the rights it needs, and only then touches a byte.
+
+use shared_abi::{Gpa, Gva, HypercallError};
+
+use crate::error::Result as HostResult;
+use crate::memory::GuestMemory;
+use crate::page_walk::{self, Mapping};
+use crate::vcpu::Vcpu;
+
+/// What a transfer needs of the guest's pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// The host reads: the pages are mapped.
+    Read,
+    /// The host writes: the pages are mapped writable, on every level.
+    Write,
+}
+
+/// A range of virtual addresses that a guest named. Having one says nothing about what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestBuffer {
+    /// First byte.
+    pub gva: Gva,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A part of a buffer that is contiguous in physical memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// First byte.
+    pub gpa: Gpa,
+    /// Size in bytes, never 0.
+    pub size: u64,
+}
+
+/// The guest's virtual memory, with the page tables that a vCPU uses now.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestSpace<'a> {
+    memory: &'a GuestMemory,
+    /// CR3, or `None` while paging is off and every address is physical.
+    page_tables: Option<u64>,
+}
+
+impl<'a> GuestSpace<'a> {
+    /// The space that `vcpu` sees.
+    ///
+    /// # Errors
+    /// When its registers cannot be read.
+    pub fn of(vcpu: &Vcpu, memory: &'a GuestMemory) -> HostResult<Self> {
+        Ok(Self { memory, page_tables: vcpu.page_tables()? })
+    }
+
+    /// The space behind the tables at `cr3`.
+    #[must_use]
+    pub fn with_page_tables(memory: &'a GuestMemory, cr3: u64) -> Self {
+        Self { memory, page_tables: Some(cr3) }
+    }
+
+    /// Translates one address; `None` when it is not mapped.
+    #[must_use]
+    pub fn translate(&self, gva: Gva) -> Option<Mapping> {
+        let Some(cr3) = self.page_tables else {
+            let page_size = crate::config::PageSize::Size4K;
+            let gpa = Gpa(gva.0);
+            return Some(Mapping { gpa, page_size, writable: true, executable: true, user: true });
+        };
+        page_walk::walk(cr3, gva, |gpa| self.memory.read_u64(gpa).ok()).ok()
+    }
+
+    /// Checks that all of `buffer` is RAM that can be accessed so.
+    ///
+    /// # Errors
+    /// `BadAddress`, or `TooLarge` when it is larger than RAM, which only aliases can be.
+    pub fn check(&self, buffer: GuestBuffer, access: Access) -> Result<(), HypercallError> {
+        if buffer.size > self.memory.size().bytes() {
+            return Err(HypercallError::TooLarge);
+        }
+        self.pieces(buffer, access).try_for_each(|piece| piece.map(drop))
+    }
+
+    /// The physical pieces of `buffer`, in order; an error ends them.
+    pub fn pieces(&self, buffer: GuestBuffer, access: Access) -> Pieces<'a> {
+        Pieces { space: *self, next: buffer.gva, left: buffer.size, access, ahead: None }
+    }
+
+    /// Copies the bytes of `buffer` out of the guest.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check), and `TooLarge` above `limit` bytes.
+    pub fn read(&self, buffer: GuestBuffer, limit: u64) -> Result<Vec<u8>, HypercallError> {
+        if buffer.size > limit {
+            return Err(HypercallError::TooLarge);
+        }
+        self.check(buffer, Access::Read)?;
+        let mut bytes = vec![0; buffer.size as usize];
+        let mut rest = bytes.as_mut_slice();
+        for piece in self.pieces(buffer, Access::Read) {
+            let piece = piece?;
+            let (part, behind) = rest.split_at_mut(piece.size as usize);
+            self.memory.read(piece.gpa, part).map_err(|_| HypercallError::BadAddress)?;
+            rest = behind;
+        }
+        Ok(bytes)
+    }
+
+    /// Copies text out of the guest.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and `BadText` when it is not UTF-8.
+    pub fn read_text(&self, buffer: GuestBuffer, limit: u64) -> Result<String, HypercallError> {
+        String::from_utf8(self.read(buffer, limit)?).map_err(|_| HypercallError::BadText)
+    }
+
+    /// Copies `bytes` into the guest, all or none.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn write(&self, gva: Gva, bytes: &[u8]) -> Result<(), HypercallError> {
+        let buffer = GuestBuffer { gva, size: bytes.len() as u64 };
+        self.check(buffer, Access::Write)?;
+        let mut rest = bytes;
+        for piece in self.pieces(buffer, Access::Write) {
+            let piece = piece?;
+            let (part, behind) = rest.split_at(piece.size as usize);
+            self.memory.write(piece.gpa, part).map_err(|_| HypercallError::BadAddress)?;
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// The RAM behind the tables.
+    #[must_use]
+    pub fn memory(&self) -> &'a GuestMemory {
+        self.memory
+    }
+
+    /// The largest piece at the start of a range: to the end of its page.
+    fn first_piece(&self, gva: Gva, left: u64, access: Access) -> Result<Piece, HypercallError> {
+        let mapping = self.translate(gva).ok_or(HypercallError::BadAddress)?;
+        if access == Access::Write && !mapping.writable {
+            return Err(HypercallError::BadAddress);
+        }
+        let page_left = mapping.page_size.bytes() - (gva.0 & (mapping.page_size.bytes() - 1));
+        let piece = Piece { gpa: mapping.gpa, size: left.min(page_left) };
+        self.memory.check(piece.gpa, piece.size).map_err(|_| HypercallError::BadAddress)?;
+        Ok(piece)
+    }
+}
+
+/// Walks a buffer page by page and joins what is contiguous.
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    space: GuestSpace<'a>,
+    next: Gva,
+    left: u64,
+    access: Access,
+    /// The page behind the last piece, which did not continue it.
+    ahead: Option<Result<Piece, HypercallError>>,
+}
+
+impl Pieces<'_> {
+    /// The next page's part of the buffer.
+    fn next_page(&mut self) -> Option<Result<Piece, HypercallError>> {
+        if self.left == 0 {
+            return None;
+        }
+        let piece = self.space.first_piece(self.next, self.left, self.access);
+        match piece {
+            Ok(piece) => {
+                self.left -= piece.size;
+                // Behind the last address comes address 0, which is the wrong answer to a buffer that wraps.
+                match self.next.checked_add(piece.size) {
+                    Some(next) => self.next = next,
+                    None if self.left == 0 => {}
+                    None => {
+                        self.left = 0;
+                        return Some(Err(HypercallError::BadAddress));
+                    }
+                }
+            }
+            Err(_) => self.left = 0,
+        }
+        Some(piece)
+    }
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Result<Piece, HypercallError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut piece = match self.ahead.take().or_else(|| self.next_page())? {
+            Ok(piece) => piece,
+            Err(error) => return Some(Err(error)),
+        };
+        while let Some(page) = self.next_page() {
+            match page {
+                // Two slots may be neighbours for the guest and not for the host.
+                Ok(page)
+                    if piece.gpa.checked_add(piece.size) == Some(page.gpa)
+                        && self.space.memory.check(piece.gpa, piece.size + page.size).is_ok() =>
+                {
+                    piece.size += page.size;
+                }
+                other => {
+                    self.ahead = Some(other);
+                    break;
+                }
+            }
+        }
+        Some(Ok(piece))
+    }
+}

@@ -1,0 +1,74 @@
+//! Console and log: what the guest says, and what it is told.
+
+use shared_abi::HypercallError;
+use shared_abi::hypercall::{LogLevel, MAX_LOG_TARGET, MAX_LOG_TEXT};
+
+use super::{Context, Outcome};
+use crate::error::Result;
+use crate::guest_space::{Access, GuestBuffer};
+use crate::hypercall::Answer;
+use crate::input::Typed;
+use crate::log::LogRecord;
+use crate::next::Next;
+
+/// At most so much is read at once: more than a terminal's line, and less than worth a second thought.
+const MAX_READ: u64 = 64 << 10;
+
+/// Writes text straight from guest memory to the console's sink: no copy.
+pub(super) fn write(context: &Context<'_>, text: GuestBuffer) -> Result<Outcome> {
+    let space = context.space()?;
+    if let Err(error) = space.check(text, Access::Read) {
+        return Ok(Outcome::Answer(Err(error)));
+    }
+    let mut console = context.machine.console();
+    for piece in space.pieces(text, Access::Read) {
+        // Another vCPU may have changed the tables since the check.
+        let Ok(piece) = piece else { return Ok(Outcome::Answer(Err(HypercallError::BadAddress))) };
+        let Ok(slice) = space.memory().slice(piece.gpa, piece.size) else {
+            return Ok(Outcome::Answer(Err(HypercallError::BadAddress)));
+        };
+        match console.write_guest(&slice)? {
+            Next::Resume => {}
+            Next::Stop(reason) => return Ok(Outcome::Stop(reason)),
+        }
+    }
+    Ok(Outcome::Answer(Ok(text.size)))
+}
+
+/// Reads what was typed. What the guest printed is shown first: it may be the question.
+pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Result<Outcome> {
+    let space = context.space()?;
+    let buffer = GuestBuffer { size: buffer.size.min(MAX_READ), ..buffer };
+    if let Err(error) = space.check(buffer, Access::Write) {
+        return Ok(Outcome::Answer(Err(error)));
+    }
+    context.machine.flush_console()?;
+    let mut bytes = vec![0; buffer.size as usize];
+    let answer = match context.machine.input().read(&mut bytes, wait, || context.machine.stop_reason())? {
+        Typed::Bytes(count) => {
+            let typed = bytes.get(..count).unwrap_or_default();
+            space.write(buffer.gva, typed).map(|()| count as u64)
+        }
+        Typed::NothingYet => Err(HypercallError::WouldBlock),
+        Typed::Stopped(reason) => return Ok(Outcome::Stop(reason)),
+    };
+    Ok(Outcome::Answer(answer))
+}
+
+/// Hands a record to the host's log.
+pub(super) fn log(
+    context: &Context<'_>,
+    level: LogLevel,
+    target: GuestBuffer,
+    text: GuestBuffer,
+) -> Result<Answer> {
+    let space = context.space()?;
+    let record = space.read_text(target, MAX_LOG_TARGET).and_then(|target| {
+        let text = space.read_text(text, MAX_LOG_TEXT)?;
+        Ok(LogRecord { level, target, text })
+    });
+    Ok(record.map(|record| {
+        context.machine.log(&record);
+        0
+    }))
+}

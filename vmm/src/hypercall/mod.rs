@@ -1,0 +1,143 @@
+//! The host's answer to every hypercall.
+//!
+//! One match, one line a call; the work is done in the files beside this one. The contract, and what each call means,
+//! is `shared-abi/src/hypercall.rs`; the guest's side is `guest-kernel/src/hypercall.rs`. A call that the contract has
+//! and this file has not does not compile.
+
+mod console;
+mod files;
+mod space;
+mod time;
+
+pub use files::{Files, Grant, GrantMode, Limits};
+
+use shared_abi::Gva;
+pub(crate) use shared_abi::hypercall::Answer;
+use shared_abi::hypercall::{ExitKind, Hypercall, encode_answer};
+use shared_abi::ports;
+
+use crate::error::Result;
+use crate::guest_space::{GuestBuffer, GuestSpace};
+use crate::machine::Machine;
+use crate::next::{Next, StopReason};
+use crate::observe::ExitCounts;
+use crate::vcpu::Vcpu;
+
+/// What became of a call.
+pub(crate) enum Outcome {
+    /// The guest gets this answer and continues.
+    Answer(Answer),
+    /// The run is over.
+    Stop(StopReason),
+}
+
+/// What a call can use.
+pub(crate) struct Context<'a> {
+    pub(crate) machine: &'a Machine,
+    pub(crate) vcpu: &'a Vcpu,
+    pub(crate) exits: &'a ExitCounts,
+}
+
+impl<'a> Context<'a> {
+    /// The guest's memory as this vCPU sees it now.
+    pub(crate) fn space(&self) -> Result<GuestSpace<'a>> {
+        GuestSpace::of(self.vcpu, &self.machine.memory)
+    }
+}
+
+/// Answers the hypercall whose registers `vcpu` holds.
+///
+/// # Errors
+/// Only what the host cannot do. What is wrong with the call is an answer to the guest.
+pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<Next> {
+    if !machine.has_hypercalls {
+        let port = ports::HYPERCALL;
+        return Ok(Next::Stop(StopReason::UnclaimedPort { port, size: 4, written: None }));
+    }
+    let registers = vcpu.hypercall_registers()?;
+    let outcome = match Hypercall::decode(&registers) {
+        Ok(call) => answer(call, &Context { machine, vcpu, exits })?,
+        Err(error) => Outcome::Answer(Err(error)),
+    };
+    match outcome {
+        Outcome::Answer(answer) => {
+            let (rax, rdi) = encode_answer(answer);
+            vcpu.set_hypercall_answer(rax, rdi)?;
+            Ok(Next::Resume)
+        }
+        Outcome::Stop(reason) => Ok(Next::Stop(reason)),
+    }
+}
+
+fn answer(call: Hypercall, context: &Context<'_>) -> Result<Outcome> {
+    let Context { machine, exits, .. } = context;
+    let buffer = |gva: Gva, size: u64| GuestBuffer { gva, size };
+    let answer = match call {
+        Hypercall::Exit { code } => return Ok(Outcome::Stop(StopReason::Exited { code: exit_code(code) })),
+        Hypercall::ConsoleWrite { text_gva, text_size } => {
+            return console::write(context, buffer(text_gva, text_size));
+        }
+        Hypercall::ConsoleRead { buffer_gva, buffer_size, wait } => {
+            return console::read(context, buffer(buffer_gva, buffer_size), wait);
+        }
+        Hypercall::ExitCount => Ok(exits.total()),
+        Hypercall::ExitCountOf { kind } => Ok(count_of(exits, kind)),
+        Hypercall::Translate { gva, answer_gva } => space::translate(context, gva, answer_gva)?,
+        Hypercall::MonotonicTime => time::monotonic(),
+        Hypercall::WallTime => time::wall(),
+        Hypercall::RandomBytes { buffer_gva, buffer_size } => {
+            space::random_bytes(context, buffer(buffer_gva, buffer_size))?
+        }
+        Hypercall::Arguments { buffer_gva, buffer_size } => {
+            space::arguments(context, buffer(buffer_gva, buffer_size))?
+        }
+        Hypercall::Log { level, target_gva, target_size, text_gva, text_size } => {
+            let (target, text) = (buffer(target_gva, target_size), buffer(text_gva, text_size));
+            console::log(context, level, target, text)?
+        }
+        Hypercall::FileOpen { path_gva, path_size, flags } => {
+            let space = context.space()?;
+            machine.files().open(&space, buffer(path_gva, path_size), flags)
+        }
+        Hypercall::FileRead { handle, buffer_gva, buffer_size } => {
+            let space = context.space()?;
+            machine.files().read(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+        Hypercall::FileWrite { handle, buffer_gva, buffer_size } => {
+            let space = context.space()?;
+            machine.files().write(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+        Hypercall::FileSeek { handle, offset, origin } => machine.files().seek(handle, offset, origin),
+        Hypercall::FileClose { handle } => machine.files().close(handle),
+        Hypercall::FileStat { path_gva, path_size, answer_gva } => {
+            let space = context.space()?;
+            machine.files().stat(&space, buffer(path_gva, path_size), answer_gva)
+        }
+        Hypercall::FileRemove { path_gva, path_size } => {
+            let space = context.space()?;
+            machine.files().remove(&space, buffer(path_gva, path_size))
+        }
+        Hypercall::DirectoryRead { handle, buffer_gva, buffer_size } => {
+            let space = context.space()?;
+            machine.files().read_directory(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+    };
+    Ok(Outcome::Answer(answer))
+}
+
+/// Exit codes have 32 bits everywhere else; larger ones are too large there too.
+fn exit_code(code: u64) -> u32 {
+    u32::try_from(code).unwrap_or(u32::MAX)
+}
+
+fn count_of(exits: &ExitCounts, kind: ExitKind) -> u64 {
+    match kind {
+        ExitKind::PioIn => exits.pio_in,
+        ExitKind::PioOut => exits.pio_out,
+        ExitKind::MmioRead => exits.mmio_read,
+        ExitKind::MmioWrite => exits.mmio_write,
+        ExitKind::Hypercall => exits.hypercall,
+        ExitKind::Halt => exits.halt,
+        ExitKind::Interrupted => exits.interrupted,
+    }
+}
