@@ -9,7 +9,7 @@
 //! 0x0003_F000 ├ stack guard               ---     4 KiB    never mapped: a stack overflow faults
 //! 0x0004_0000 ├ stack                     rw-     256 KiB  grows down from 0x0008_0000
 //! 0x0008_0000 ├ page tables               rw-     512 KiB  PML4 first; when they need more than this, all of
-//!             │                                            them lie at the end of low RAM instead
+//!             │                                            them lie at the end of the largest free low range
 //! 0x0010_0000 ├ kernel image              r-x …   each segment with its own rights
 //!             ├ free RAM                  rw-
 //! 0xC000_0000 ├ hole                      ---     1 GiB    interrupt controllers and devices; no RAM
@@ -62,6 +62,11 @@ pub const KERNEL: Gpa = Gpa(MIB);
 pub const LOW_RAM_MAX_END: Gpa = Gpa(3 * GIB);
 /// Start of the RAM that lies above the device hole.
 pub const HIGH_RAM: Gpa = Gpa(4 * GIB);
+
+/// The console as a device in memory: the first page of the hole. Writes print all their bytes.
+pub const CONSOLE_MMIO: Gpa = LOW_RAM_MAX_END;
+/// The same, but KVM keeps the writes until the next exit once the channel is open ([`channel`](crate::channel)).
+pub const CONSOLE_COALESCED_MMIO: Gpa = Gpa(CONSOLE_MMIO.0 + PAGE_SIZE);
 
 /// The least RAM a machine can have, in bytes.
 pub const MIN_RAM_SIZE: u64 = 2 * MIB;

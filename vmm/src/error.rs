@@ -58,8 +58,8 @@ pub enum Error {
 
     /// The guest's page tables do not fit.
     #[error(
-        "{tables} page tables of 4 KiB for {memory} of RAM in {page_size} pages find no room: the free RAM below \
-         3 GiB ends at {free_end:#x}; give more memory or larger pages"
+        "{tables} page tables of 4 KiB for {memory} of RAM in {page_size} pages find no room: the largest free range \
+         below 3 GiB has {room:#x} bytes; give more memory or larger pages"
     )]
     NoRoomForPageTables {
         /// Tables needed.
@@ -68,8 +68,8 @@ pub enum Error {
         memory: MemorySize,
         /// Size of the pages that map it.
         page_size: PageSize,
-        /// End of what could have held them, a GPA.
-        free_end: u64,
+        /// Size in bytes of the largest range that could hold them.
+        room: u64,
     },
 
     /// The guest's arguments do not fit.
@@ -110,6 +110,16 @@ pub enum Error {
     /// The guest's console output cannot be written.
     #[error("cannot write the guest's console output")]
     Console(#[source] io::Error),
+
+    /// The directory that the guest may use cannot be opened.
+    #[error("cannot open {path} for the guest")]
+    GrantedDirectory {
+        /// The directory, as granted.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 
     /// A signal handler or thread that stops guests cannot be set up.
     #[error("cannot {action}")]

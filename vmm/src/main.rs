@@ -72,5 +72,6 @@ fn print_chain(error: &Error) {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    eprintln!("{line}");
+    // A file name may hold a line break.
+    eprintln!("{}", line.replace('\n', "\\n"));
 }

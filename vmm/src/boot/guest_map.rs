@@ -229,18 +229,11 @@ impl GuestMap {
             self.carve_page_tables(layout::LOW_PAGE_TABLES, tables);
             return Ok(());
         }
-        let Some(free) = self.largest_free_low_region() else {
-            return Err(PlanError::Host(Error::NoRoomForPageTables {
-                tables,
-                memory,
-                page_size,
-                free_end: 0,
-            }));
+        let largest_free = self.largest_free_low_region();
+        let room = largest_free.map_or(0, |free| free.size());
+        let Some(free) = largest_free.filter(|_| tables * PAGE_SIZE <= room) else {
+            return Err(PlanError::Host(Error::NoRoomForPageTables { tables, memory, page_size, room }));
         };
-        if tables * PAGE_SIZE > free.size() {
-            let free_end = free.end.0;
-            return Err(PlanError::Host(Error::NoRoomForPageTables { tables, memory, page_size, free_end }));
-        }
         self.carve_page_tables(Gpa(free.end.0 - tables * PAGE_SIZE), tables);
         Ok(())
     }

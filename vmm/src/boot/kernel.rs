@@ -36,7 +36,7 @@ pub struct KernelImage {
 }
 
 /// What the headers of a good image say.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Headers {
     entry: Gva,
     segments: Vec<Segment>,
@@ -196,6 +196,9 @@ pub enum ImageError {
         /// `e_entry`.
         entry: Gva,
     },
+    /// Somebody writes to the file.
+    #[error("the file changed while it was read")]
+    Changed,
     /// Another contract than ours, or none.
     #[error(transparent)]
     Contract(ContractError),
@@ -282,7 +285,23 @@ impl KernelImage {
             Source::File(file) => Elf::load(memory.as_vm_memory(), offset, file, None),
             Source::Bytes(bytes) => Elf::load(memory.as_vm_memory(), offset, bytes, None),
         };
-        loaded.map(drop).map_err(|error| self.error(ImageError::Load(error)))
+        loaded.map_err(|error| self.error(ImageError::Load(error)))?;
+
+        // linux-loader has read the headers once more. Had they changed, what lies in memory was never checked.
+        let again = match &mut self.source {
+            Source::File(file) => file.metadata().map_err(ImageError::Read).and_then(|now| {
+                let size = now.len();
+                check_headers(file, size)
+            }),
+            Source::Bytes(bytes) => {
+                let size = bytes.get_ref().len() as u64;
+                check_headers(bytes, size)
+            }
+        };
+        match again {
+            Ok(headers) if headers == self.headers => Ok(()),
+            _ => Err(self.error(ImageError::Changed)),
+        }
     }
 
     /// Checks that the guest was built against the contract that this VMM knows.
