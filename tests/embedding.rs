@@ -5,7 +5,7 @@ use std::sync::Arc;
 use vmm::{Console, KernelSource, StopReason, Vm, VmConfig};
 use xtask::workspace;
 
-use crate::harness::{Seen, guest};
+use crate::harness::{Seen, guest, probe};
 
 #[test]
 fn several_machines_in_one_process_keep_apart() {
@@ -26,6 +26,31 @@ fn several_machines_in_one_process_keep_apart() {
         assert_eq!(report.stop, StopReason::Exited { code: 0 });
         assert_eq!(console, format!("[arguments]\n[{number}]\n"));
     }
+}
+
+#[test]
+fn two_machines_have_their_own_consoles_directories_and_counts() {
+    let machines = ["left", "right"].map(|name| {
+        std::thread::spawn(move || {
+            let directory = tempfile::tempdir().expect("a directory");
+            std::fs::write(directory.path().join("name"), name).expect("writable");
+            let grant = vmm::Grant {
+                path: directory.path().to_owned(),
+                mode: vmm::GrantMode::ReadOnly,
+                limits: vmm::Limits::default(),
+            };
+            let again = if name == "left" { "" } else { " seek=start:0 read=60" };
+            probe(&format!("files open=r:name read=60{again}"))
+                .with(|config| config.directory = Some(grant))
+                .run()
+        })
+    });
+    let [left, right] = machines.map(|machine| machine.join().expect("no panic"));
+    let (left_calls, right_calls) = (left.report.exits.hypercall, right.report.exits.hypercall);
+    let (left, right) = (left.succeeded(), right.succeeded());
+    assert!(left.contains("\"left\"") && !left.contains("right"), "{left}");
+    assert!(right.contains("\"right\"") && !right.contains("left"), "{right}");
+    assert!(left_calls < right_calls, "{left_calls} < {right_calls}");
 }
 
 #[test]

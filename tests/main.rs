@@ -4,14 +4,23 @@
 
 #![cfg(test)]
 
+mod add_a_hypercall;
 mod boot;
 mod console;
+mod documents;
 mod embedding;
 mod ends;
 mod faults;
+mod files;
+mod foreign_images;
 mod harness;
+mod hypercall_properties;
+mod hypercalls;
 mod image_fuzz;
+mod image_loading;
 mod images;
+mod invariants;
+mod page_rights;
 mod page_tables;
 mod stopping;
 mod xtask_commands;

@@ -16,31 +16,46 @@ pub use shared_abi::hypercall::{Answer, ExitKind, Hypercall, HypercallError, Tra
 #[cfg(target_os = "none")]
 #[inline]
 pub fn call(request: Hypercall) -> Answer {
-    let shared_abi::hypercall::Registers { number, arguments: [rdi, rsi, rdx, r10, r8, r9] } =
-        request.encode();
-    let (rax, answer);
-    // SAFETY: The host writes memory only where the request says so, and every request that does is made by a function
-    // of this crate that owns the memory for the length of the call. Without `nomem` the compiler has stored what the
-    // host will read, and reads anew what the host has written. RAX and RDI are the only registers that change.
-    //
-    // CROSSING 3, guest -> host: the CPU leaves the guest inside this instruction. The host finds the request in the
-    // registers; the guest continues behind it with the answer.
-    unsafe {
-        core::arch::asm!(
-            "out {port}, eax",
-            port = const shared_abi::ports::HYPERCALL,
-            inlateout("rax") number => rax,
-            inlateout("rdi") rdi => answer,
-            in("rsi") rsi,
-            in("rdx") rdx,
-            in("r10") r10,
-            in("r8") r8,
-            in("r9") r9,
-            options(nostack, preserves_flags),
-        );
-    }
-    shared_abi::hypercall::decode_answer(rax, answer)
+    let registers = request.encode();
+    // Registers that a call does not use need no loading. The compiler knows the count where it knows the call.
+    let (rax, rdi) = match registers.count {
+        0 => doorbell!(registers;),
+        1 => doorbell!(registers;),
+        2 => doorbell!(registers; "rsi" 1),
+        3 => doorbell!(registers; "rsi" 1, "rdx" 2),
+        _ => doorbell!(registers; "rsi" 1, "rdx" 2, "r10" 3, "r8" 4, "r9" 5),
+    };
+    shared_abi::hypercall::decode_answer(rax, rdi)
 }
+
+/// Rings the doorbell with RAX, RDI and the named registers loaded, and gives RAX and RDI as the host left them.
+#[cfg(target_os = "none")]
+macro_rules! doorbell {
+    ($registers:ident; $($register:tt $index:literal),*) => {{
+        let shared_abi::hypercall::Registers { number, arguments, .. } = $registers;
+        let (rax, rdi): (u64, u64);
+        // SAFETY: The host writes memory only where the request says so, and every request that does is made by a
+        // function of this crate that owns the memory for the length of the call. Without `nomem` the compiler has
+        // stored what the host will read, and reads anew what the host has written. RAX and RDI are the only
+        // registers that change.
+        //
+        // CROSSING 3, guest -> host: the CPU leaves the guest inside this instruction. The host finds the request in
+        // the registers; the guest continues behind it with the answer.
+        unsafe {
+            core::arch::asm!(
+                "out {port}, eax",
+                port = const shared_abi::ports::HYPERCALL,
+                inlateout("rax") number => rax,
+                inlateout("rdi") arguments[0] => rdi,
+                $( in($register) arguments[$index], )*
+                options(nostack, preserves_flags),
+            );
+        }
+        (rax, rdi)
+    }};
+}
+#[cfg(target_os = "none")]
+use doorbell;
 
 /// Makes a request; on the host there is nobody to ask.
 #[cfg(not(target_os = "none"))]

@@ -9,6 +9,10 @@
 //! | [`arguments`](mod@arguments) | what was typed behind `--` |
 //! | [`console`] | `println!` in one exit; `println_raw!` through port 0xE9 |
 //! | [`hypercall`] | asking the host |
+//! | [`channel`] | other ways out: MMIO, coalesced writes, rings |
+//! | [`device_memory`] | makes the addresses of devices usable |
+//! | [`files`] | the host's files, as far as granted |
+//! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | `panic` | the last words |
@@ -35,9 +39,13 @@
 
 pub mod arguments;
 pub mod boot;
+pub mod channel;
 pub mod console;
 pub mod cpu;
+pub mod device_memory;
+pub mod files;
 pub mod hypercall;
+pub mod io;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;

@@ -16,6 +16,7 @@
 //! Guest side: `guest-kernel/src/boot.rs`. Host side: `vmm/src/boot/contract.rs`.
 
 use crate::boot_info::{BootInfo, RamRegion};
+use crate::channel::{Channel, Ring};
 use crate::hypercall::{
     ExitKind, FileStatus, Hypercall, HypercallError, LogLevel, OpenFlags, SeekOrigin, Translation,
 };
@@ -91,9 +92,14 @@ const TEXT: Text = {
     let text = HypercallError::describe(Hypercall::describe(text));
     let text = LogLevel::describe(ExitKind::describe(text));
     let text = OpenFlags::describe(SeekOrigin::describe(text));
+    let text = Ring::describe(Channel::describe(text));
     text.number("ports", "DEBUG_CONSOLE", ports::DEBUG_CONSOLE as u64)
         .number("ports", "EXIT", ports::EXIT as u64)
         .number("ports", "HYPERCALL", ports::HYPERCALL as u64)
+        .number("ports", "CONSOLE_COALESCED", ports::CONSOLE_COALESCED as u64)
+        .number("ports", "CONSOLE_DOORBELL", ports::CONSOLE_DOORBELL as u64)
+        .number("layout", "CONSOLE_MMIO", layout::CONSOLE_MMIO.0)
+        .number("layout", "CONSOLE_COALESCED_MMIO", layout::CONSOLE_COALESCED_MMIO.0)
         .number("layout", "BOOT_INFO", layout::BOOT_INFO.0)
         .number("layout", "STACK_END", layout::STACK_END.0)
         .number("BootInfo", "VERSION", BootInfo::VERSION)

@@ -10,6 +10,7 @@
 //! Host side: `vmm/src/hypercall/mod.rs`. Guest side: `guest-kernel/src/hypercall.rs`.
 
 use crate::addr::Gva;
+use crate::channel::Channel;
 use crate::define::{Argument, hypercalls, shared_enum, shared_struct};
 
 hypercalls! {
@@ -96,6 +97,17 @@ hypercalls! {
             /// Size of that, at most [`MAX_LOG_TEXT`].
             text_size: u64,
         } = 11,
+
+        /// Opens another way for text out of the guest ([`channel`](crate::channel)). A channel is opened once;
+        /// then [`HypercallError::AlreadyExists`]. [`HypercallError::HostFailed`] where this host's KVM has no such way.
+        OpenChannel {
+            /// Which.
+            channel: Channel,
+            /// For rings: the [`Ring`](crate::channel::Ring) and the data behind it, physically contiguous.
+            ring_gva: Gva,
+            /// For rings: size of the data in bytes, a power of two up to [`RING_MAX`](crate::channel::RING_MAX).
+            ring_size: u64,
+        } = 12,
 
         /// Opens a file or directory below the granted one. Answers its handle.
         FileOpen {
@@ -364,6 +376,8 @@ pub struct Registers {
     pub number: u64,
     /// RDI, RSI, RDX, R10, R8, R9: the arguments.
     pub arguments: [u64; 6],
+    /// How many of them the call has; a guest need not load the others. The host does not look at this.
+    pub count: usize,
 }
 
 impl Registers {
@@ -374,7 +388,7 @@ impl Registers {
     #[must_use]
     #[inline]
     pub const fn new(number: u64, arguments: &[u64]) -> Self {
-        let mut registers = Self { number, arguments: [0; 6] };
+        let mut registers = Self { number, arguments: [0; 6], count: arguments.len() };
         let mut index = 0;
         while index < arguments.len() {
             registers.arguments[index] = arguments[index];

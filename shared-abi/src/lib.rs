@@ -5,7 +5,8 @@
 //! [`ports`], [`Hypercall`]s, and [`exit_code`]s. What never crosses: host pointers, Rust references, anything whose layout the
 //! compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
 //!
-//! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`]; then how both sides find
+//! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`],
+//! [`channel`]; then how both sides find
 //! out that they were built against different versions of all this: [`contract`], [`define`].
 
 #![no_std]
@@ -13,6 +14,7 @@
 
 pub mod addr;
 pub mod boot_info;
+pub mod channel;
 pub mod contract;
 pub mod define;
 pub mod exit_code;

@@ -14,3 +14,9 @@ pub const EXIT: u16 = 0xF4;
 ///
 /// Below 256, so that the port fits into the instruction and no register is spent on it.
 pub const HYPERCALL: u16 = 0xE8;
+
+/// A second console port, whose bytes KVM keeps until the next exit once the channel is open ([`channel`](crate::channel)).
+pub const CONSOLE_COALESCED: u16 = 0xEA;
+
+/// OUT wakes the host thread that reads the console ring, without an exit to the VMM.
+pub const CONSOLE_DOORBELL: u16 = 0xEB;

@@ -3,7 +3,11 @@
 //! [`boot`] runs it in this process, through the library, and gives the report. [`vmm`] runs the program as a user
 //! would, and gives what a user sees. Both show console and report when an expectation fails.
 
+pub(crate) mod contract;
 pub(crate) mod elf;
+pub(crate) mod markdown;
+pub(crate) mod refusal;
+pub(crate) mod tree;
 pub(crate) mod walker;
 pub(crate) mod workspace_copy;
 
@@ -21,13 +25,30 @@ const TIME_LIMIT: Duration = Duration::from_secs(20);
 
 /// The ELF file of the guest program `name`.
 pub(crate) fn guest(name: &str) -> PathBuf {
-    static BUILT: OnceLock<()> = OnceLock::new();
-    BUILT.get_or_init(|| guest::build_all(Profile::Debug).expect("the guest programs build"));
-    guest::directory(Profile::Debug).join(name)
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| guests(Profile::Debug)).join(name)
 }
 
-/// The `vmm` program.
+/// The ELF file of the guest program `name`, optimised: for guests whose own work takes long.
+pub(crate) fn optimised_guest(name: &str) -> PathBuf {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| guests(Profile::Release)).join(name)
+}
+
+/// The folder of the guest programs. Where there is no cargo to build them, it is below DUET_GUESTS.
+fn guests(profile: Profile) -> PathBuf {
+    if let Some(folder) = std::env::var_os("DUET_GUESTS") {
+        return PathBuf::from(folder).join(profile.directory());
+    }
+    guest::build_all(profile).expect("the guest programs build");
+    guest::directory(profile)
+}
+
+/// The `vmm` program. Where there is no cargo to build it, DUET_VMM is its path.
 pub(crate) fn vmm_binary() -> PathBuf {
+    if let Some(vmm) = std::env::var_os("DUET_VMM") {
+        return vmm.into();
+    }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| workspace::build_vmm(Profile::Debug).expect("the VMM builds")).clone()
 }

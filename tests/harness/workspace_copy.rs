@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xtask::workspace;
 
 /// What makes up the workspace; the rest of the folder (`target`, `.git`) is not copied.
-const PARTS: [&str; 9] = [
+const PARTS: [&str; 10] = [
     "Cargo.toml",
     "Cargo.lock",
     "rust-toolchain.toml",
@@ -20,6 +20,7 @@ const PARTS: [&str; 9] = [
     "vmm",
     "guest-kernel",
     "xtask",
+    "second-kvm",
     "tests",
 ];
 

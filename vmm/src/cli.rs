@@ -58,6 +58,14 @@ pub(crate) struct Run {
     #[arg(long, value_name = "PATH[:ro|:rw]", value_parser = parse_grant)]
     dir: Option<Grant>,
 
+    /// How many bytes the guest may write to its directory in all: a number, or one with K, M or G.
+    #[arg(long, value_name = "SIZE", default_value = "1G", value_parser = parse_size, requires = "dir")]
+    dir_limit: u64,
+
+    /// How many files and directories the guest may have open at once.
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().open_files, requires = "dir")]
+    dir_files: u32,
+
     /// Run a foreign guest, which carries no contract. It has the ports of console and exit only.
     #[arg(long)]
     no_contract: bool,
@@ -148,7 +156,10 @@ impl Run {
         config.arguments = self.arguments;
         config.timeout = self.timeout;
         config.contract = if self.no_contract { Contract::None } else { Contract::Required };
-        config.directory = self.dir;
+        config.directory = self.dir.map(|grant| Grant {
+            limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },
+            ..grant
+        });
         config.log = log_to_stderr(self.log);
         config.input = Input::stdin().map_err(vmm::Error::Console)?;
         config.console = Console::stdout().map_err(vmm::Error::Console)?;
@@ -178,6 +189,22 @@ fn parse_grant(text: &str) -> Result<Grant, String> {
         return Err("the path is empty: write PATH, PATH:ro or PATH:rw".to_owned());
     }
     Ok(Grant { path: PathBuf::from(path), mode, limits: Limits::default() })
+}
+
+/// Reads `4096`, `100K`, `16M` or `1G`. K, M, G are powers of 1024.
+fn parse_size(text: &str) -> Result<u64, String> {
+    let not_a_size = || format!("`{text}` is not a size: write a number of bytes or one with K, M or G");
+    let unit_start = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(unit_start);
+    let unit_bytes = match unit {
+        "" => 1,
+        "k" | "K" => 1 << 10,
+        "m" | "M" => 1 << 20,
+        "g" | "G" => 1 << 30,
+        _ => return Err(not_a_size()),
+    };
+    let number: u64 = number.parse().map_err(|_| not_a_size())?;
+    number.checked_mul(unit_bytes).ok_or_else(not_a_size)
 }
 
 /// Reads `2`, `2s`, `500ms`, `1.5s` or `3m`; at most a year.
@@ -224,6 +251,19 @@ mod tests {
             assert_eq!((grant.path, grant.mode), (PathBuf::from(path), mode));
         }
         assert!(parse_grant(":rw").is_err() && parse_grant("").is_err());
+    }
+
+    #[test]
+    fn limits_are_read_with_their_units() {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("100K", 100 << 10), ("16m", 16 << 20), ("1G", 1 << 30)]
+        {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+        }
+        assert_eq!(parse_size("1G"), Ok(Limits::default().written_bytes), "the default of --dir-limit");
+        for wrong in ["", "G", "-1", "1.5G", "1T", "99999999999999999999", "99999999999G"] {
+            assert!(parse_size(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

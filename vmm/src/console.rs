@@ -52,7 +52,13 @@ impl Console {
         let pace = if stdout.is_terminal() { Pace::AtOnce } else { Pace::ByLine };
         // Straight to the file descriptor: `Stdout` would search every buffer for newlines once more.
         let file = File::from(stdout.as_fd().try_clone_to_owned()?);
-        Ok(Self { sink: Sink::File(file), waiting: Vec::new(), pace })
+        Ok(Self { pace, ..Self::to_file(file) })
+    }
+
+    /// A file or pipe, line by line.
+    #[must_use]
+    pub fn to_file(file: File) -> Self {
+        Self { sink: Sink::File(file), waiting: Vec::new(), pace: Pace::ByLine }
     }
 
     /// Any writer, line by line.

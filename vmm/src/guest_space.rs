@@ -6,9 +6,10 @@
 
 use shared_abi::{Gpa, Gva, HypercallError};
 
+use crate::config::PageSize;
 use crate::error::Result as HostResult;
 use crate::memory::GuestMemory;
-use crate::page_walk::{self, Mapping};
+use crate::page_walk::{Mapping, Walker};
 use crate::vcpu::Vcpu;
 
 /// What a transfer needs of the guest's pages.
@@ -64,12 +65,24 @@ impl<'a> GuestSpace<'a> {
     /// Translates one address; `None` when it is not mapped.
     #[must_use]
     pub fn translate(&self, gva: Gva) -> Option<Mapping> {
-        let Some(cr3) = self.page_tables else {
-            let page_size = crate::config::PageSize::Size4K;
-            let gpa = Gpa(gva.0);
-            return Some(Mapping { gpa, page_size, writable: true, executable: true, user: true });
-        };
-        page_walk::walk(cr3, gva, |gpa| self.memory.read_u64(gpa).ok()).ok()
+        self.translate_with(&mut self.walker(), gva)
+    }
+
+    fn walker(&self) -> Option<Walker> {
+        self.page_tables.map(Walker::new)
+    }
+
+    fn translate_with(&self, walker: &mut Option<Walker>, gva: Gva) -> Option<Mapping> {
+        match walker {
+            Some(walker) => walker.walk(gva, |gpa| self.memory.read_u64(gpa).ok()).ok(),
+            None => Some(Mapping {
+                gpa: Gpa(gva.0),
+                page_size: PageSize::Size4K,
+                writable: true,
+                executable: true,
+                user: true,
+            }),
+        }
     }
 
     /// Checks that all of `buffer` is RAM that can be accessed so.
@@ -85,7 +98,14 @@ impl<'a> GuestSpace<'a> {
 
     /// The physical pieces of `buffer`, in order; an error ends them.
     pub fn pieces(&self, buffer: GuestBuffer, access: Access) -> Pieces<'a> {
-        Pieces { space: *self, next: buffer.gva, left: buffer.size, access, ahead: None }
+        Pieces {
+            space: *self,
+            walker: self.walker(),
+            next: buffer.gva,
+            left: buffer.size,
+            access,
+            ahead: None,
+        }
     }
 
     /// Copies the bytes of `buffer` out of the guest.
@@ -138,54 +158,60 @@ impl<'a> GuestSpace<'a> {
     pub fn memory(&self) -> &'a GuestMemory {
         self.memory
     }
-
-    /// The largest piece at the start of a range: to the end of its page.
-    fn first_piece(&self, gva: Gva, left: u64, access: Access) -> Result<Piece, HypercallError> {
-        let mapping = self.translate(gva).ok_or(HypercallError::BadAddress)?;
-        if access == Access::Write && !mapping.writable {
-            return Err(HypercallError::BadAddress);
-        }
-        let page_left = mapping.page_size.bytes() - (gva.0 & (mapping.page_size.bytes() - 1));
-        let piece = Piece { gpa: mapping.gpa, size: left.min(page_left) };
-        self.memory.check(piece.gpa, piece.size).map_err(|_| HypercallError::BadAddress)?;
-        Ok(piece)
-    }
 }
 
 /// Walks a buffer page by page and joins what is contiguous.
 #[derive(Debug)]
 pub struct Pieces<'a> {
     space: GuestSpace<'a>,
+    walker: Option<Walker>,
     next: Gva,
     left: u64,
     access: Access,
     /// The page behind the last piece, which did not continue it.
-    ahead: Option<Result<Piece, HypercallError>>,
+    ahead: Option<Piece>,
 }
 
 impl Pieces<'_> {
-    /// The next page's part of the buffer.
-    fn next_page(&mut self) -> Option<Result<Piece, HypercallError>> {
+    /// The next page's part of the buffer. It may lie outside RAM.
+    fn next_page(&mut self) -> Result<Option<Piece>, HypercallError> {
+        if let Some(piece) = self.ahead.take() {
+            return Ok(Some(piece));
+        }
         if self.left == 0 {
-            return None;
+            return Ok(None);
         }
-        let piece = self.space.first_piece(self.next, self.left, self.access);
-        match piece {
-            Ok(piece) => {
-                self.left -= piece.size;
-                // Behind the last address comes address 0, which is the wrong answer to a buffer that wraps.
-                match self.next.checked_add(piece.size) {
-                    Some(next) => self.next = next,
-                    None if self.left == 0 => {}
-                    None => {
-                        self.left = 0;
-                        return Some(Err(HypercallError::BadAddress));
-                    }
-                }
+        let gva = self.next;
+        let mapping = self.space.translate_with(&mut self.walker, gva).ok_or(HypercallError::BadAddress)?;
+        if self.access == Access::Write && !mapping.writable {
+            return Err(HypercallError::BadAddress);
+        }
+        let page_left = mapping.page_size.bytes() - (gva.0 & (mapping.page_size.bytes() - 1));
+        let piece = Piece { gpa: mapping.gpa, size: self.left.min(page_left) };
+        self.left -= piece.size;
+        match gva.checked_add(piece.size) {
+            Some(next) => self.next = next,
+            // Behind the last address comes nothing.
+            None if self.left == 0 => {}
+            None => return Err(HypercallError::BadAddress),
+        }
+        Ok(Some(piece))
+    }
+
+    /// The longest contiguous run of pages from here, all of it RAM.
+    fn next_piece(&mut self) -> Result<Option<Piece>, HypercallError> {
+        let Some(mut piece) = self.next_page()? else { return Ok(None) };
+        while let Some(page) = self.next_page()? {
+            if piece.gpa.checked_add(piece.size) != Some(page.gpa) {
+                self.ahead = Some(page);
+                break;
             }
-            Err(_) => self.left = 0,
+            piece.size += page.size;
         }
-        Some(piece)
+        match self.space.memory.check(piece.gpa, piece.size) {
+            Ok(()) => Ok(Some(piece)),
+            Err(_) => Err(HypercallError::BadAddress),
+        }
     }
 }
 
@@ -193,25 +219,10 @@ impl Iterator for Pieces<'_> {
     type Item = Result<Piece, HypercallError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let mut piece = match self.ahead.take().or_else(|| self.next_page())? {
-            Ok(piece) => piece,
-            Err(error) => return Some(Err(error)),
-        };
-        while let Some(page) = self.next_page() {
-            match page {
-                // Two slots may be neighbours for the guest and not for the host.
-                Ok(page)
-                    if piece.gpa.checked_add(piece.size) == Some(page.gpa)
-                        && self.space.memory.check(piece.gpa, piece.size + page.size).is_ok() =>
-                {
-                    piece.size += page.size;
-                }
-                other => {
-                    self.ahead = Some(other);
-                    break;
-                }
-            }
+        let piece = self.next_piece();
+        if piece.is_err() {
+            (self.left, self.ahead) = (0, None);
         }
-        Some(Ok(piece))
+        piece.transpose()
     }
 }

@@ -28,6 +28,7 @@
 //! environment, and keeps one thing global: the handler of the first real-time signal, which stops guests.
 
 pub mod boot;
+pub mod channels;
 pub mod config;
 pub mod console;
 pub mod devices;

@@ -4,24 +4,37 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kvm_ioctls::VmFd;
+use shared_abi::addr::PAGE_SIZE;
+use shared_abi::channel::Channel;
+use shared_abi::{layout, ports};
+
+use crate::channels::{Channels, Host};
 use crate::console::Console;
-use crate::devices::bus::PioBus;
-use crate::devices::{DebugConsole, ExitPort};
+use crate::devices::bus::{MmioBus, PioBus};
+use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
-use crate::hypercall::Files;
+use crate::guest_space::GuestBuffer;
+use crate::hypercall::{Answer, Files};
 use crate::input::Input;
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
 use crate::next::StopReason;
 use crate::stop::{StopHandle, StopRequest};
+use crate::vcpu::Vcpu;
 
 /// What all vCPUs of a VM share.
 #[derive(Debug)]
 pub struct Machine {
+    // Dropped first: their threads read memory, and the VM maps it.
+    channels: Mutex<Channels>,
+    vm: VmFd,
     /// RAM.
-    pub memory: GuestMemory,
+    pub memory: Arc<GuestMemory>,
     /// The I/O ports.
     pub pio: PioBus,
+    /// The addresses where devices are.
+    pub mmio: MmioBus,
     /// Stops all of it.
     pub stop: StopHandle,
     /// How long it may run.
@@ -38,6 +51,8 @@ pub struct Machine {
 /// What a machine is made of, beside the devices that every machine has.
 #[derive(Debug)]
 pub struct Parts {
+    /// The VM, whose memory slots are in `memory`.
+    pub vm: VmFd,
     /// RAM.
     pub memory: GuestMemory,
     /// How long it may run.
@@ -63,11 +78,21 @@ impl Machine {
         let stop = StopHandle::default();
         let console = Arc::new(Mutex::new(parts.console));
         let mut pio = PioBus::default();
-        pio.attach(shared_abi::ports::DEBUG_CONSOLE, Box::new(DebugConsole::new(Arc::clone(&console))));
-        pio.attach(shared_abi::ports::EXIT, Box::new(ExitPort));
+        let mut mmio = MmioBus::default();
+        pio.attach(ports::DEBUG_CONSOLE, Box::new(DebugConsole::new(Arc::clone(&console))));
+        pio.attach(ports::EXIT, Box::new(ExitPort));
+        if parts.has_hypercalls {
+            let device = || Box::new(MmioConsole::new(Arc::clone(&console)));
+            mmio.attach(layout::CONSOLE_MMIO, PAGE_SIZE, device());
+            mmio.attach(layout::CONSOLE_COALESCED_MMIO, PAGE_SIZE, device());
+            pio.attach(ports::CONSOLE_COALESCED, Box::new(DebugConsole::new(Arc::clone(&console))));
+        }
         Self {
-            memory: parts.memory,
+            channels: Mutex::default(),
+            vm: parts.vm,
+            memory: Arc::new(parts.memory),
             pio,
+            mmio,
             stop,
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
@@ -84,15 +109,31 @@ impl Machine {
     pub fn stop_reason(&self) -> Option<StopReason> {
         self.stop.requested().map(|request| match request {
             StopRequest::Interrupt => StopReason::Interrupted,
+            StopRequest::ConsoleClosed => StopReason::ConsoleClosed,
             StopRequest::TimeLimit => StopReason::TimedOut { limit: self.time_limit.unwrap_or_default() },
         })
     }
 
-    /// Writes out what the console still holds. That nobody reads any more is no error.
+    /// Opens another way for text out of the guest.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub(crate) fn open_channel(
+        &self,
+        channel: Channel,
+        ring: GuestBuffer,
+        vcpu: &mut Vcpu,
+    ) -> Result<Answer> {
+        let host = Host { vm: &self.vm, console: &self.console, stop: &self.stop };
+        locked(&self.channels).open(channel, ring, vcpu, host, &self.memory)
+    }
+
+    /// Writes out what console and channels still hold. That nobody reads any more is no error.
     ///
     /// # Errors
     /// [`Error::Console`].
     pub fn flush_console(&self) -> Result<()> {
+        locked(&self.channels).drain();
         match self.console().flush() {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Console(error)),
             _ => Ok(()),

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::Ordering;
 
 use shared_abi::boot_info::{RamRegion, ram_regions};
 use shared_abi::{Gpa, layout};
@@ -108,14 +109,32 @@ impl GuestMemory {
         self.regions.read_slice(bytes, GuestAddress(gpa.0)).map_err(|_| OutsideRam { gpa, size })
     }
 
-    /// Reads the little-endian 64-bit word at `gpa`, such as a page-table entry.
+    /// Reads the aligned 64-bit word at `gpa`, such as a page-table entry, in one access: another CPU may write it.
+    ///
+    /// # Errors
+    /// [`OutsideRam`], also when `gpa` is no multiple of 8.
+    pub fn read_u64(&self, gpa: Gpa) -> std::result::Result<u64, OutsideRam> {
+        let word = self.regions.load::<u64>(GuestAddress(gpa.0), Ordering::Relaxed);
+        word.map(u64::from_le).map_err(|_| OutsideRam { gpa, size: 8 })
+    }
+
+    /// Reads the aligned word at `gpa`; what the guest stored before that word is seen by later reads.
     ///
     /// # Errors
     /// [`OutsideRam`].
-    pub fn read_u64(&self, gpa: Gpa) -> std::result::Result<u64, OutsideRam> {
-        let mut word = [0; 8];
-        self.read(gpa, &mut word)?;
-        Ok(u64::from_le_bytes(word))
+    pub(crate) fn load_u64(&self, gpa: Gpa) -> std::result::Result<u64, OutsideRam> {
+        let word = self.regions.load::<u64>(GuestAddress(gpa.0), Ordering::Acquire);
+        word.map(u64::from_le).map_err(|_| OutsideRam { gpa, size: 8 })
+    }
+
+    /// Stores the aligned word at `gpa`; a guest that sees it knows that earlier reads are done.
+    ///
+    /// # Errors
+    /// [`OutsideRam`].
+    pub(crate) fn store_u64(&self, gpa: Gpa, word: u64) -> std::result::Result<(), OutsideRam> {
+        self.regions
+            .store(word.to_le(), GuestAddress(gpa.0), Ordering::Release)
+            .map_err(|_| OutsideRam { gpa, size: 8 })
     }
 
     /// The RAM itself, for system calls that read or write it without a copy.

@@ -38,7 +38,12 @@ pub enum WalkError {
 }
 
 /// How the levels cut a virtual address: the lowest bit of each index, top level first.
-const INDEX_SHIFTS: [u32; 4] = [39, 30, 21, 12];
+const INDEX_SHIFTS: [u32; 4] = [39, 30, 21, PT_SHIFT];
+/// The last level alone.
+const LAST_SHIFT: [u32; 1] = [PT_SHIFT];
+const PT_SHIFT: u32 = 12;
+/// A table of the last level translates addresses that differ in these lower bits.
+const LAST_TABLE_BITS: u32 = 21;
 
 /// Bits 51 to 12: the address in an entry.
 const ADDRESS_MASK: u64 = 0x000F_FFFF_FFFF_F000;
@@ -48,43 +53,111 @@ const ADDRESS_MASK: u64 = 0x000F_FFFF_FFFF_F000;
 /// # Errors
 /// Where and why the walk ends early.
 pub fn walk(cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Result<Mapping, WalkError> {
-    if !is_canonical(gva) {
-        return Err(WalkError::NonCanonical);
-    }
-    let mut table = Gpa(cr3 & ADDRESS_MASK);
-    let (mut writable, mut executable, mut user) = (true, true, true);
-    for shift in INDEX_SHIFTS {
-        let entry_gpa = Gpa(table.0 + (gva.0 >> shift & 0x1FF) * 8);
-        let word = read(entry_gpa).ok_or(WalkError::TableOutsideRam(entry_gpa))?;
-        let entry = Entry::from_bits_retain(word);
-        if !entry.contains(Entry::PRESENT) {
-            return Err(WalkError::NotPresent(entry_gpa));
-        }
-        writable &= entry.contains(Entry::WRITABLE);
-        executable &= !entry.contains(Entry::NO_EXECUTE);
-        user &= entry.contains(Entry::USER_ACCESSIBLE);
+    Walker::new(cr3).walk(gva, read)
+}
 
-        if let Some(page_size) = page_at(shift, entry) {
-            let offset_mask = page_size.bytes() - 1;
-            // Bit 12 of a large page's entry is PAT; the bits between it and the page's address must be 0.
-            if word & ADDRESS_MASK & offset_mask & !(1 << 12) != 0 && page_size != PageSize::Size4K {
+/// Translates address after address, and remembers the last-level table that it met last: the next page's entry is
+/// most often in the same one.
+#[derive(Clone, Debug)]
+pub struct Walker {
+    cr3: u64,
+    last: Option<LastTable>,
+}
+
+/// A table of the last level, and what led there.
+#[derive(Clone, Copy, Debug)]
+struct LastTable {
+    /// The addresses it translates, without their lower 21 bits.
+    prefix: u64,
+    table: Gpa,
+    rights: Rights,
+}
+
+/// What all levels so far grant.
+#[derive(Clone, Copy, Debug)]
+struct Rights {
+    writable: bool,
+    executable: bool,
+    user: bool,
+}
+
+impl Rights {
+    const ALL: Self = Self { writable: true, executable: true, user: true };
+
+    fn and(self, entry: Entry) -> Self {
+        Self {
+            writable: self.writable && entry.contains(Entry::WRITABLE),
+            executable: self.executable && !entry.contains(Entry::NO_EXECUTE),
+            user: self.user && entry.contains(Entry::USER_ACCESSIBLE),
+        }
+    }
+}
+
+impl Walker {
+    /// A walker of the tables that CR3 points to.
+    #[must_use]
+    pub fn new(cr3: u64) -> Self {
+        Self { cr3, last: None }
+    }
+
+    /// Translates `gva`.
+    ///
+    /// # Errors
+    /// Where and why the walk ends early.
+    pub fn walk(&mut self, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Result<Mapping, WalkError> {
+        if !is_canonical(gva) {
+            return Err(WalkError::NonCanonical);
+        }
+        let prefix = gva.0 >> LAST_TABLE_BITS;
+        let (mut table, mut rights, shifts) = match self.last.filter(|last| last.prefix == prefix) {
+            Some(last) => (last.table, last.rights, &LAST_SHIFT[..]),
+            None => (Gpa(self.cr3 & ADDRESS_MASK), Rights::ALL, &INDEX_SHIFTS[..]),
+        };
+        for &shift in shifts {
+            if shift == PT_SHIFT {
+                self.last = Some(LastTable { prefix, table, rights });
+            }
+            let entry_gpa = Gpa(table.0 + (gva.0 >> shift & 0x1FF) * 8);
+            let word = read(entry_gpa).ok_or(WalkError::TableOutsideRam(entry_gpa))?;
+            let entry = Entry::from_bits_retain(word);
+            if !entry.contains(Entry::PRESENT) {
+                return Err(WalkError::NotPresent(entry_gpa));
+            }
+            rights = rights.and(entry);
+            if let Some(page_size) = page_at(shift, entry) {
+                return page(gva, entry_gpa, word, page_size, rights);
+            }
+            if entry.contains(Entry::HUGE_PAGE) {
                 return Err(WalkError::ReservedBit(entry_gpa));
             }
-            let gpa = Gpa((word & ADDRESS_MASK & !offset_mask) | (gva.0 & offset_mask));
-            return Ok(Mapping { gpa, page_size, writable, executable, user });
+            table = Gpa(word & ADDRESS_MASK);
         }
-        if entry.contains(Entry::HUGE_PAGE) {
-            return Err(WalkError::ReservedBit(entry_gpa));
-        }
-        table = Gpa(word & ADDRESS_MASK);
+        unreachable!("an entry of the last level maps a page")
     }
-    unreachable!("an entry of the last level maps a page")
+}
+
+/// What the entry of a page says about `gva`.
+fn page(
+    gva: Gva,
+    entry_gpa: Gpa,
+    word: u64,
+    page_size: PageSize,
+    rights: Rights,
+) -> Result<Mapping, WalkError> {
+    let offset_mask = page_size.bytes() - 1;
+    // Bit 12 of a large page's entry is PAT; the bits between it and the page's address must be 0.
+    if word & ADDRESS_MASK & offset_mask & !(1 << 12) != 0 && page_size != PageSize::Size4K {
+        return Err(WalkError::ReservedBit(entry_gpa));
+    }
+    let gpa = Gpa((word & ADDRESS_MASK & !offset_mask) | (gva.0 & offset_mask));
+    let Rights { writable, executable, user } = rights;
+    Ok(Mapping { gpa, page_size, writable, executable, user })
 }
 
 /// The page that an entry of the level with this shift maps, if it maps one.
 fn page_at(shift: u32, entry: Entry) -> Option<PageSize> {
     match (shift, entry.contains(Entry::HUGE_PAGE)) {
-        (12, _) => Some(PageSize::Size4K),
+        (PT_SHIFT, _) => Some(PageSize::Size4K),
         (21, true) => Some(PageSize::Size2M),
         (30, true) => Some(PageSize::Size1G),
         _ => None,

@@ -34,6 +34,8 @@ pub enum StopRequest {
     Interrupt = 1,
     /// The time limit.
     TimeLimit = 2,
+    /// Nobody reads the console any more.
+    ConsoleClosed = 3,
 }
 
 /// Stops a machine from any thread, and from signal handlers.
@@ -68,6 +70,7 @@ impl StopHandle {
         match self.state.request.load(Ordering::SeqCst) {
             0 => None,
             request if request == StopRequest::TimeLimit as u8 => Some(StopRequest::TimeLimit),
+            request if request == StopRequest::ConsoleClosed as u8 => Some(StopRequest::ConsoleClosed),
             _ => Some(StopRequest::Interrupt),
         }
     }

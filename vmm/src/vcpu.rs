@@ -1,14 +1,17 @@
 //! `Vcpu`: a virtual CPU, and the one place that enters the guest.
 
 use std::io;
+use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
-use kvm_ioctls::{Cap, Kvm, SyncReg, VcpuFd, VmFd};
-use shared_abi::Gva;
+use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
+use shared_abi::{Gva, HypercallError};
 use x86_64::registers::control::Cr0Flags;
 
 use crate::boot::cpu_mode::LongMode;
+use crate::channels::Coalesced;
+use crate::console::Console;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit};
 use crate::stop::{Attached, StopHandle};
@@ -22,6 +25,8 @@ pub struct Vcpu {
     /// Whether KVM copies the registers into `kvm_run` at every exit, and back from there when told so
     /// (KVM_CAP_SYNC_REGS). Else each takes an ioctl.
     syncs_registers: bool,
+    /// Writes that KVM keeps until the next exit, once the guest has asked for that.
+    coalesced: Option<Coalesced>,
 }
 
 impl Vcpu {
@@ -36,7 +41,7 @@ impl Vcpu {
         if syncs_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        Ok(Self { fd, mapping_size, syncs_registers })
+        Ok(Self { fd, mapping_size, syncs_registers, coalesced: None })
     }
 
     /// Gives the vCPU the features that CPUID will show.
@@ -62,8 +67,12 @@ impl Vcpu {
     /// may rely on its registers being as the host left them; the host relies on nothing the guest left but what
     /// KVM wrote into `kvm_run`.
     pub fn enter_guest(&mut self) -> Exit<'_> {
-        match self.fd.run() {
-            Ok(_) => exit::read(self.fd.get_kvm_run(), self.mapping_size),
+        let result = self.fd.run().map(drop);
+        if let Some(coalesced) = &self.coalesced {
+            coalesced.drain(&mut self.fd);
+        }
+        match result {
+            Ok(()) => exit::read(self.fd.get_kvm_run(), self.mapping_size),
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
                 errno => Exit::RunFailed(errno),
@@ -101,7 +110,7 @@ impl Vcpu {
     pub fn hypercall_registers(&self) -> Result<HypercallRegisters> {
         let registers = if self.syncs_registers { self.fd.sync_regs().regs } else { self.registers()? };
         let kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, .. } = registers;
-        Ok(HypercallRegisters { number: rax, arguments: [rdi, rsi, rdx, r10, r8, r9] })
+        Ok(HypercallRegisters::new(rax, &[rdi, rsi, rdx, r10, r8, r9]))
     }
 
     /// Sets RAX and RDI for when the guest continues.
@@ -118,6 +127,17 @@ impl Vcpu {
         }
         let registers = kvm_regs { rax, rdi, ..self.registers()? };
         self.fd.set_regs(&registers).map_err(Error::kvm("KVM_SET_REGS"))
+    }
+
+    /// Lets KVM keep the guest's writes to `zone` until the next exit, and then shows them on `console`.
+    pub(crate) fn coalesce(
+        &mut self,
+        zone: (IoEventAddress, u32),
+        vm: &VmFd,
+        console: &Arc<Mutex<Console>>,
+    ) -> std::result::Result<(), HypercallError> {
+        self.coalesced = Some(Coalesced::register(zone, &mut self.fd, vm, console)?);
+        Ok(())
     }
 
     /// CR3, or `None` while paging is off.

@@ -26,11 +26,10 @@ pub const KVM_API_VERSION: i32 = 12;
 
 /// A virtual machine, ready to run.
 ///
-/// Fields are dropped in order: the vCPUs and the VM close before the memory they map goes.
+/// Fields are dropped in order: the vCPU closes first, then the VM, then the memory they map goes.
 #[derive(Debug)]
 pub struct Vm {
     vcpu: Vcpu,
-    _vm: VmFd,
     machine: Machine,
     map: GuestMap,
 }
@@ -57,6 +56,7 @@ impl Vm {
         vcpu.start_in(&cpu)?;
 
         let machine = Machine::new(Parts {
+            vm,
             memory,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
@@ -66,7 +66,7 @@ impl Vm {
             log: config.log,
             files,
         });
-        Ok(Self { vcpu, _vm: vm, machine, map })
+        Ok(Self { vcpu, machine, map })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again; most guests then just stop again.
@@ -155,7 +155,7 @@ fn register_memory(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
             memory_size: slot.size,
             userspace_addr: slot.hva,
         };
-        // SAFETY: The range is mapped, and `Vm` drops the VM before the memory: the mapping outlives the slot. What
+        // SAFETY: The range is mapped, and `Machine` drops the VM before the memory: the mapping outlives the slot. What
         // the guest writes there is only ever read as bytes.
         unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
     }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use crate::workspace::{self, cargo};
-use crate::{target, test};
+use crate::{qemu, target, test};
 
 /// Runs `lint`, then `test`.
 ///
@@ -13,7 +13,7 @@ use crate::{target, test};
 /// When a check fails or cannot be started.
 pub fn run() -> Result<ExitCode> {
     lint()?;
-    test::run(None)
+    test::run(None, &qemu::Options::default())
 }
 
 /// Checks format, lints (of the host's code, then of the guest's for its own target) and documentation.
@@ -21,7 +21,7 @@ pub fn run() -> Result<ExitCode> {
 /// # Errors
 /// When a check fails; what it has to say is on stderr.
 pub fn lint() -> Result<ExitCode> {
-    target::ensure()?;
+    target::ensure(target::GUEST)?;
     let checks: [&[&str]; 4] = [
         &["fmt", "--all", "--check"],
         &["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"],

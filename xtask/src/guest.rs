@@ -89,7 +89,7 @@ pub fn directory(profile: Profile) -> PathBuf {
 }
 
 fn cargo_build(what: &[&str], profile: Profile, product: &Path) -> Result<()> {
-    target::ensure()?;
+    target::ensure(target::GUEST)?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--package", "guest-kernel", "--target", target::GUEST]).args(profile.flags());
     workspace::build(cargo.args(what), product)

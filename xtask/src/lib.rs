@@ -3,11 +3,14 @@
 //! This crate builds guests and the VMM by calling cargo, starts them, and knows no crate of theirs. [`guest`] is the
 //! one place that knows how a guest is built; the whole-system tests use it too.
 
+pub mod bench;
 pub mod ci;
 pub mod doctor;
 pub mod guest;
+pub mod lab;
 pub mod list;
 pub mod new;
+pub mod qemu;
 pub mod run;
 pub mod target;
 pub mod test;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{ci, doctor, list, new, run, test, tour};
+use xtask::{bench, ci, doctor, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -38,11 +38,20 @@ enum Command {
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
+        #[command(flatten)]
+        options: qemu::Options,
     },
     /// Checks format, lints and documentation.
     Lint,
     /// Runs what a change must pass: `lint`, then `test`.
     Ci,
+    /// Measures what things cost, each beside its limit in the same run.
+    Bench,
+    /// Compares things on this machine and shows them as a table.
+    Lab {
+        #[command(subcommand)]
+        lab: lab::Lab,
+    },
     /// Shows the places where control crosses between host and guest, in the order of a run.
     Tour,
     /// Checks whether guests can be built and run here, and says what to do if not.
@@ -58,9 +67,11 @@ fn main() -> ExitCode {
         Command::Run { words } => run::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
-        Command::Test { filter } => test::run(filter.as_deref()),
+        Command::Test { filter, options } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
+        Command::Bench => bench::run(),
+        Command::Lab { lab } => lab::run(&lab),
         Command::Tour => tour::run(),
         Command::Doctor { json } => doctor::run(json),
     };

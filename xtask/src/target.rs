@@ -1,4 +1,4 @@
-//! The bare-metal target: is it installed, and if not, install it.
+//! The targets beside the host's own: is one installed, and if not, install it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -10,30 +10,33 @@ use crate::workspace;
 /// What guests are compiled for.
 pub const GUEST: &str = "x86_64-unknown-none";
 
-/// Installs the guest's target unless it is there.
+/// What programs are compiled for that need no library: they run on any Linux, in an initramfs too.
+pub const STATIC: &str = "x86_64-unknown-linux-musl";
+
+/// Installs a target unless it is there.
 ///
 /// # Errors
 /// When it is not there and rustup cannot install it; the error holds the command to type.
-pub fn ensure() -> Result<()> {
-    if library_directory()?.is_dir() {
+pub fn ensure(target: &str) -> Result<()> {
+    if library_directory(target)?.is_dir() {
         return Ok(());
     }
     let mut rustup = Command::new("rustup");
-    rustup.args(["target", "add", GUEST]).current_dir(workspace::root());
-    eprintln!("xtask: the target {GUEST} is not installed yet: {}", workspace::words(&rustup));
+    rustup.args(["target", "add", target]).current_dir(workspace::root());
+    eprintln!("xtask: the target {target} is not installed yet: {}", workspace::words(&rustup));
     let installed = workspace::check(&mut rustup);
-    if installed.is_err() || !library_directory()?.is_dir() {
+    if installed.is_err() || !library_directory(target)?.is_dir() {
         let reason = installed.err().map_or_else(String::new, |error| format!(" ({error:#})"));
         bail!(
-            "guests need the target {GUEST}{reason}; type this in the workspace: rustup target add {GUEST}"
+            "the target {target} is missing{reason}; type this in the workspace: rustup target add {target}"
         );
     }
     Ok(())
 }
 
 /// Where the toolchain has the target's libraries, whether or not they are installed.
-fn library_directory() -> Result<PathBuf> {
-    Ok(sysroot()?.join("lib/rustlib").join(GUEST).join("lib"))
+fn library_directory(target: &str) -> Result<PathBuf> {
+    Ok(sysroot()?.join("lib/rustlib").join(target).join("lib"))
 }
 
 /// The toolchain's folder. rustup tells its children; asking rustc would cost more than all the rest of a run.

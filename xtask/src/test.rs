@@ -7,14 +7,26 @@ use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
 
-use crate::guest;
 use crate::workspace::{self, Profile, cargo};
+use crate::{guest, qemu};
 
-/// Runs all tests, or those whose name contains `filter`.
+/// Runs all tests, or those whose name contains `filter`, on the KVM that `options` name.
 ///
 /// # Errors
 /// When something cannot be built or started. Failing tests are the exit code.
-pub fn run(filter: Option<&str>) -> Result<ExitCode> {
+pub fn run(filter: Option<&str>, options: &qemu::Options) -> Result<ExitCode> {
+    let mut total = Totals::default();
+    if options.kvm.host() {
+        total.add(&run_here(filter)?);
+    }
+    if options.kvm.qemu() {
+        total.add(&qemu::test::run(filter, &options.linux)?);
+    }
+    println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn run_here(filter: Option<&str>) -> Result<Totals> {
     // Guests and the VMM first: so what does not compile is said before any test runs.
     guest::build_all(Profile::Debug)?;
     workspace::build_vmm(Profile::Debug)?;
@@ -25,8 +37,7 @@ pub fn run(filter: Option<&str>) -> Result<ExitCode> {
         eprintln!("xtask: {}", workspace::words(&suite));
         total.add(&run_suite(&mut suite)?);
     }
-    println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(total)
 }
 
 fn suites() -> Vec<Command> {
@@ -48,17 +59,33 @@ fn suites() -> Vec<Command> {
 
 /// What libtest counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub struct Totals {
+    /// Tests that have held.
+    pub passed: u64,
+    /// Tests that have not, and suites that ended without a result.
+    pub failed: u64,
+    /// Tests that were not run.
+    pub skipped: u64,
 }
 
 impl Totals {
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+    }
+
+    /// Adds what a line of libtest's output counts.
+    pub(crate) fn read(&mut self, line: &str) {
+        self.add(&Self::from_line(line).unwrap_or_default());
+    }
+
+    /// Counts a suite that does not compile, or that died: it has no line of results.
+    pub(crate) fn judge(&mut self, success: bool, suite: &str, end: &str) {
+        if !success && self.failed == 0 {
+            eprintln!("xtask: `{suite}` failed: {end}");
+            self.failed = 1;
+        }
     }
 
     /// The counts of a line such as `test result: ok. 5 passed; 0 failed; 1 ignored; …`.
@@ -82,14 +109,10 @@ fn run_suite(suite: &mut Command) -> Result<Totals> {
         let line = line.with_context(|| format!("cannot read the output of `{words}`"))?;
         let line = String::from_utf8_lossy(&line);
         writeln!(std::io::stdout(), "{line}").context("cannot show the output of the tests")?;
-        totals.add(&Totals::from_line(&line).unwrap_or_default());
+        totals.read(&line);
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{words}`"))?;
-    if !status.success() && totals.failed == 0 {
-        // A suite that does not compile, or that died, has no line of results.
-        eprintln!("xtask: `{words}` failed: {status}");
-        totals.failed = 1;
-    }
+    totals.judge(status.success(), &words, &status.to_string());
     Ok(totals)
 }
 

@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::target;
 
 /// The folder with the workspace's `Cargo.toml`.
 #[must_use]
@@ -96,6 +99,46 @@ pub fn build_vmm(profile: Profile) -> Result<PathBuf> {
     cargo.args(["build", "--package", "vmm", "--bin", "vmm"]).args(profile.flags());
     build(&mut cargo, &vmm)?;
     Ok(vmm)
+}
+
+/// Builds these programs, each in the package of its name, without need of any library; says in which folder they are.
+///
+/// # Errors
+/// When the target cannot be installed, or cargo fails; what the compiler says is on stderr.
+pub fn build_static(programs: &[&str], profile: Profile) -> Result<PathBuf> {
+    target::ensure(target::STATIC)?;
+    let folder = target_directory().join(target::STATIC).join(profile.directory());
+    let mut cargo = cargo();
+    cargo.args(["build", "--target", target::STATIC]).args(profile.flags());
+    for program in programs {
+        cargo.args(["--package", program, "--bin", program]);
+    }
+    let newest = programs.iter().map(|program| folder.join(program)).find(|program| !program.exists());
+    build(&mut cargo, &newest.unwrap_or_else(|| folder.clone()))?;
+    Ok(folder)
+}
+
+/// Builds the tests of these packages, of these kinds (`--lib`, …), without need of any library; says what they are.
+///
+/// # Errors
+/// As [`build_static`].
+pub fn build_static_tests(packages: &[&str], kinds: &[&str]) -> Result<Vec<PathBuf>> {
+    target::ensure(target::STATIC)?;
+    let mut cargo = cargo();
+    cargo.args(["test", "--no-run", "--target", target::STATIC, "--message-format=json-render-diagnostics"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    cargo.args(kinds).stderr(std::process::Stdio::inherit());
+    let words = words(&cargo);
+    eprintln!("xtask: {words}");
+    let output = cargo.output().with_context(|| format!("cannot start `{words}`"))?;
+    if !output.status.success() {
+        bail!("`{words}` failed: {}", output.status);
+    }
+    let messages = output.stdout.split(|&byte| byte == b'\n').map(serde_json::from_slice);
+    let programs = messages.flatten().filter(|message: &Value| message["profile"]["test"] == true);
+    Ok(programs.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect())
 }
 
 /// Runs a cargo that builds `product`. The first build takes a while and shows its progress; later ones speak only

@@ -4,5 +4,6 @@ pub mod halt;
 pub mod port;
 
 /// What the host build says when code needs the machine.
+#[cfg(not(target_os = "none"))]
 pub(crate) const NOT_IN_A_MACHINE: &str =
     "this code runs inside the virtual machine only: start it with `cargo xtask run PROGRAM`";

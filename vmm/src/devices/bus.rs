@@ -1,7 +1,9 @@
-//! The port bus: which device answers which port.
+//! The two buses: which device answers which port, and which answers which address.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+
+use shared_abi::Gpa;
 
 use crate::error::Result;
 use crate::exit::little_endian;
@@ -77,6 +79,78 @@ impl PioBus {
 
     fn device(&self, port: u16) -> Option<&Mutex<Box<dyn PioDevice>>> {
         self.devices.iter().find(|(own, _)| *own == port).map(|(_, device)| device)
+    }
+}
+
+/// A device behind guest-physical addresses without RAM.
+pub trait MmioDevice: Send + fmt::Debug {
+    /// Answers a read at `offset` from the device's first byte: fills `data`, 1 to 8 bytes, little-endian.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<Next>;
+
+    /// Takes a write of 1 to 8 bytes at `offset`, little-endian.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<Next>;
+}
+
+/// The addresses of a machine where devices are.
+#[derive(Debug, Default)]
+pub struct MmioBus {
+    /// First byte, size in bytes, and the device.
+    devices: Vec<(Gpa, u64, SharedMmioDevice)>,
+}
+
+/// A device as the vCPUs share it.
+type SharedMmioDevice = Mutex<Box<dyn MmioDevice>>;
+
+impl MmioBus {
+    /// Puts `device` at `size` bytes from `start`.
+    ///
+    /// # Panics
+    /// When another device is there: the machine's own plan would be wrong.
+    pub fn attach(&mut self, start: Gpa, size: u64, device: Box<dyn MmioDevice>) {
+        let overlaps = |own: Gpa, own_size: u64| own.0 < start.0 + size && start.0 < own.0 + own_size;
+        assert!(!self.devices.iter().any(|(own, size, _)| overlaps(*own, *size)), "two devices at {start}");
+        self.devices.push((start, size, Mutex::new(device)));
+    }
+
+    /// Lets the device at `gpa` answer.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn read(&self, gpa: Gpa, data: &mut [u8]) -> Result<Next> {
+        match self.device(gpa, data.len()) {
+            Some((offset, device)) => {
+                device.lock().unwrap_or_else(PoisonError::into_inner).read(offset, data)
+            }
+            None => Ok(Next::Stop(StopReason::unclaimed_read(gpa, data))),
+        }
+    }
+
+    /// Lets the device at `gpa` take `data`.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn write(&self, gpa: Gpa, data: &[u8]) -> Result<Next> {
+        match self.device(gpa, data.len()) {
+            Some((offset, device)) => {
+                device.lock().unwrap_or_else(PoisonError::into_inner).write(offset, data)
+            }
+            None => Ok(Next::Stop(StopReason::unclaimed_write(gpa, data))),
+        }
+    }
+
+    /// The device that has all bytes of the access, and the access's offset in it.
+    fn device(&self, gpa: Gpa, length: usize) -> Option<(u64, &SharedMmioDevice)> {
+        self.devices.iter().find_map(|(start, size, device)| {
+            let offset = gpa.0.checked_sub(start.0)?;
+            let end = offset.checked_add(length as u64)?;
+            (end <= *size).then_some((offset, device))
+        })
     }
 }
 

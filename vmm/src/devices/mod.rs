@@ -1,4 +1,4 @@
-//! Devices: what answers when a guest reads or writes an I/O port.
+//! Devices: what answers when a guest reads or writes an I/O port, or an address without RAM.
 //!
 //! A device is registers and, some day, an interrupt line. It knows its bus and its sink and never KVM, so each can
 //! be tested by calling it.
@@ -6,7 +6,9 @@
 pub mod bus;
 mod debug_console;
 mod exit_port;
+mod mmio_console;
 
-pub use bus::PioDevice;
+pub use bus::{MmioDevice, PioDevice};
 pub use debug_console::DebugConsole;
 pub use exit_port::ExitPort;
+pub use mmio_console::MmioConsole;

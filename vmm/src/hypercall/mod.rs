@@ -34,14 +34,15 @@ pub(crate) enum Outcome {
 /// What a call can use.
 pub(crate) struct Context<'a> {
     pub(crate) machine: &'a Machine,
-    pub(crate) vcpu: &'a Vcpu,
+    pub(crate) vcpu: &'a mut Vcpu,
     pub(crate) exits: &'a ExitCounts,
 }
 
 impl<'a> Context<'a> {
     /// The guest's memory as this vCPU sees it now.
     pub(crate) fn space(&self) -> Result<GuestSpace<'a>> {
-        GuestSpace::of(self.vcpu, &self.machine.memory)
+        let machine: &'a Machine = self.machine;
+        GuestSpace::of(self.vcpu, &machine.memory)
     }
 }
 
@@ -56,7 +57,7 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<
     }
     let registers = vcpu.hypercall_registers()?;
     let outcome = match Hypercall::decode(&registers) {
-        Ok(call) => answer(call, &Context { machine, vcpu, exits })?,
+        Ok(call) => answer(call, &mut Context { machine, vcpu: &mut *vcpu, exits })?,
         Err(error) => Outcome::Answer(Err(error)),
     };
     match outcome {
@@ -69,8 +70,8 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<
     }
 }
 
-fn answer(call: Hypercall, context: &Context<'_>) -> Result<Outcome> {
-    let Context { machine, exits, .. } = context;
+fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
+    let (machine, exits) = (context.machine, context.exits);
     let buffer = |gva: Gva, size: u64| GuestBuffer { gva, size };
     let answer = match call {
         Hypercall::Exit { code } => return Ok(Outcome::Stop(StopReason::Exited { code: exit_code(code) })),
@@ -94,6 +95,9 @@ fn answer(call: Hypercall, context: &Context<'_>) -> Result<Outcome> {
         Hypercall::Log { level, target_gva, target_size, text_gva, text_size } => {
             let (target, text) = (buffer(target_gva, target_size), buffer(text_gva, text_size));
             console::log(context, level, target, text)?
+        }
+        Hypercall::OpenChannel { channel, ring_gva, ring_size } => {
+            machine.open_channel(channel, buffer(ring_gva, ring_size), context.vcpu)?
         }
         Hypercall::FileOpen { path_gva, path_size, flags } => {
             let space = context.space()?;

@@ -4,8 +4,10 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+mod calls;
 mod ends;
 mod faults;
+mod files;
 mod prints;
 
 use guest_kernel::{arguments, entry, println};
@@ -16,7 +18,8 @@ entry!(main);
 type Deed = (&'static str, fn());
 
 fn main() {
-    let deeds = || ends::DEEDS.iter().chain(prints::DEEDS).chain(faults::DEEDS);
+    let own = [ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS];
+    let deeds = || own.into_iter().flatten();
     let name = arguments().next().unwrap_or("list");
     if name == "list" {
         deeds().for_each(|(name, _)| println!("{name}"));

@@ -1,0 +1,62 @@
+//! The guest half of the benchmarks: does one thing very often.
+//!
+//! The first argument names the thing, the second says how often. The loops are assembly, so that host and limit see
+//! the same few instructions around each exit.
+
+#![cfg_attr(target_os = "none", no_std, no_main)]
+
+use guest_kernel::hypercall::console_write;
+use guest_kernel::{arguments, entry};
+
+entry!(main);
+
+fn main() {
+    let mut words = arguments();
+    let (what, often) = (words.next().unwrap_or_default(), words.next().and_then(|word| word.parse().ok()));
+    let often: u64 = often.expect("usage: bench calls|mebibytes COUNT");
+    match what {
+        "calls" => calls(often),
+        "mebibytes" => mebibytes(often),
+        _ => panic!("there is no benchmark `{what}`"),
+    }
+}
+
+/// One mebibyte of text; `.rodata`, so that no page of it is touched before the host reads it.
+static MEBIBYTE: [u8; 1 << 20] = {
+    let mut text = [b'.'; 1 << 20];
+    let mut line_end = 63;
+    while line_end < text.len() {
+        text[line_end] = b'\n';
+        line_end += 64;
+    }
+    text
+};
+
+fn mebibytes(often: u64) {
+    for _ in 0..often {
+        console_write(&MEBIBYTE).expect("a console");
+    }
+}
+
+/// Hypercalls that ask for the least there is: the exit count.
+#[cfg(target_os = "none")]
+fn calls(often: u64) {
+    const NUMBER: u64 = guest_kernel::hypercall::Hypercall::ExitCount.number();
+    // SAFETY: The call writes no memory; RAX and RDI are named as changed.
+    unsafe {
+        core::arch::asm!(
+            "2: mov eax, {number}",
+            "out {port}, eax",
+            "dec rcx",
+            "jnz 2b",
+            number = const NUMBER,
+            port = const shared_abi::ports::HYPERCALL,
+            inout("rcx") often => _,
+            out("rax") _,
+            out("rdi") _,
+        );
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn calls(_often: u64) {}

@@ -1,0 +1,227 @@
+//! The machine in QEMU: booted, given programs to run, switched off.
+
+use std::fs::{self, File};
+use std::io::{BufReader, ErrorKind};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use second_kvm::{CONSENT, Event, Job, Order, PORT, Stream};
+use tempfile::TempDir;
+
+use super::initramfs::Initramfs;
+use super::kernel::Kernel;
+use super::link::Link;
+use super::modules::Modules;
+
+const QEMU: &str = "qemu-system-x86_64";
+
+/// One CPU: with two, `kvm_amd` on this emulated SVM has been seen to lock up.
+const HARDWARE: [&str; 12] = [
+    "-accel",
+    "tcg",
+    "-cpu",
+    "EPYC,+svm,+npt",
+    "-smp",
+    "1",
+    "-m",
+    "2048",
+    "-display",
+    "none",
+    "-nodefaults",
+    "-no-reboot",
+];
+
+/// A machine comes up in 3 to 10 seconds; one that takes this long has stopped on its way.
+const BOOT_LIMIT: Duration = Duration::from_secs(180);
+
+/// Switching it off takes a tenth of a second.
+const OFF_LIMIT: Duration = Duration::from_secs(5);
+
+/// A Linux with `kvm_amd`, up and waiting for programs.
+pub struct Machine {
+    link: Link,
+    events: Receiver<Event>,
+    folder: TempDir,
+}
+
+/// A file for the machine: its absolute path there, and where it is here.
+pub type Files = [(String, PathBuf)];
+
+/// What a program in the machine gets, and who hears what it writes.
+pub trait Terminal {
+    /// The program has written this. An error is that nobody reads it any more.
+    ///
+    /// # Errors
+    /// When it cannot be passed on.
+    fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> std::io::Result<()>;
+}
+
+impl Machine {
+    /// Boots `kernel` with `files`, of which `/init` is the crate `second-kvm`.
+    ///
+    /// # Errors
+    /// When there is no QEMU, a file is missing, or Linux does not come up; the error then has its last words.
+    pub fn boot(kernel: &Kernel, files: &Files) -> Result<Self> {
+        let start = Instant::now();
+        fs::create_dir_all(super::directory())?;
+        let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(super::directory())?;
+        pack(kernel, files, &initramfs_in(folder.path()))?;
+        eprintln!("xtask: booting Linux {} in QEMU, which emulates a CPU with SVM", kernel.release());
+        let machine = Self::start(kernel, folder)?;
+        match machine.events.recv_timeout(BOOT_LIMIT) {
+            Ok(Event::Ready) => {}
+            Ok(Event::Failed(reason)) => bail!("the machine in QEMU is not usable: {reason}"),
+            Ok(other) => bail!("the machine in QEMU began with {other:?}"),
+            Err(RecvTimeoutError::Disconnected) => return Err(machine.died("before it was ready")),
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(machine.died(&format!("not ready after {} s", BOOT_LIMIT.as_secs())));
+            }
+        }
+        eprintln!("xtask: kvm_amd is ready there after {:.1} s", start.elapsed().as_secs_f64());
+        Ok(machine)
+    }
+
+    fn start(kernel: &Kernel, folder: TempDir) -> Result<Self> {
+        let mut qemu = command(kernel, folder.path());
+        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(complaints_in(folder.path()))?);
+        // Ctrl-C in a terminal reaches the whole process group; QEMU shall go on until the VMM inside has answered.
+        let mut child = qemu.process_group(0).spawn().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => anyhow!("{QEMU} not found: apt-get install qemu-system-x86"),
+            _ => anyhow!("cannot start {QEMU}: {error}"),
+        })?;
+        let events = listen(child.stdout.take().expect("stdout is piped"));
+        let link = Link::to(child);
+        let litter = folder.path().to_owned();
+        link.listen_to_signals(move || drop(fs::remove_dir_all(&litter)))?;
+        Ok(Self { link, events, folder })
+    }
+
+    /// The way to the machine.
+    pub(super) fn link(&self) -> &Link {
+        &self.link
+    }
+
+    /// Runs a program to its end, for `limit` at most, and gives its exit code.
+    ///
+    /// `input` is told when the program can take the next piece of stdin.
+    ///
+    /// # Errors
+    /// When the program cannot be started, takes too long, or the machine dies.
+    pub(super) fn run(
+        &self,
+        job: Job,
+        terminal: &mut dyn Terminal,
+        mut input: impl FnMut(),
+        limit: Option<Duration>,
+    ) -> Result<i32> {
+        let name = job.command.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();
+        self.link.send(&Order::Run(job)).context("cannot reach the machine in QEMU")?;
+        input();
+        let end = limit.map(|limit| Instant::now() + limit);
+        loop {
+            match self.next_event(end) {
+                Ok(Event::Output(stream, bytes)) => {
+                    if terminal.wrote(stream, &bytes).is_err() {
+                        // What cannot be sent concerns a machine that is gone; the next event says so.
+                        drop(self.link.send(&Order::OutputUnread));
+                    }
+                }
+                Ok(Event::InputTaken) => input(),
+                Ok(Event::Ended(code)) => return Ok(code),
+                Ok(Event::Failed(reason)) => bail!("in QEMU: {reason}"),
+                Ok(Event::Ready) => bail!("the machine in QEMU has restarted"),
+                Err(RecvTimeoutError::Disconnected) => return Err(self.died(&format!("while it ran {name}"))),
+                Err(RecvTimeoutError::Timeout) => {
+                    let seconds = limit.unwrap_or_default().as_secs();
+                    bail!("{name} has not ended within {seconds} s in QEMU");
+                }
+            }
+        }
+    }
+
+    fn next_event(&self, end: Option<Instant>) -> Result<Event, RecvTimeoutError> {
+        match end {
+            Some(end) => self.events.recv_timeout(end.saturating_duration_since(Instant::now())),
+            None => self.events.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    /// The error that tells of the machine's death: when, and the last words of QEMU and Linux.
+    fn died(&self, when: &str) -> anyhow::Error {
+        let status =
+            self.link.close(Duration::ZERO).map_or_else(|error| error.to_string(), |s| s.to_string());
+        let complaints = last_lines(&complaints_in(self.folder.path()));
+        let console = last_lines(&console_in(self.folder.path()));
+        anyhow!(
+            "the machine in QEMU died {when} ({status})\n{QEMU}:\n{complaints}\nLinux's console:\n{console}"
+        )
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // What is left of a machine that nobody needs any more is no error.
+        drop(self.link.close(OFF_LIMIT));
+    }
+}
+
+fn initramfs_in(folder: &Path) -> PathBuf {
+    folder.join("initramfs")
+}
+
+fn console_in(folder: &Path) -> PathBuf {
+    folder.join("console")
+}
+
+fn complaints_in(folder: &Path) -> PathBuf {
+    folder.join("qemu")
+}
+
+fn pack(kernel: &Kernel, files: &Files, archive: &Path) -> Result<()> {
+    let mut initramfs = Initramfs::create(archive)?;
+    initramfs.add_modules(&Modules::of(kernel)?.wanted()?)?;
+    for (name, file) in files {
+        initramfs.add_file(name, file)?;
+    }
+    initramfs.finish()
+}
+
+fn command(kernel: &Kernel, folder: &Path) -> Command {
+    let mut qemu = Command::new(QEMU);
+    qemu.args(HARDWARE);
+    qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs_in(folder));
+    // What stands behind `--` are arguments of /init.
+    qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off -- {CONSENT}")]);
+    qemu.arg("-serial").arg(format!("file:{}", console_in(folder).display()));
+    qemu.args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=link,signal=off"]);
+    qemu.args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
+    qemu
+}
+
+/// Reads events on a thread, so that waiting for one can have a limit. The channel ends with the machine.
+fn listen(stdout: std::process::ChildStdout) -> Receiver<Event> {
+    // Some room, not more: a program in the machine waits when its output is not read.
+    let (sender, events) = mpsc::sync_channel(16);
+    thread::spawn(move || {
+        let mut stdout = BufReader::new(stdout);
+        while let Ok(Some(event)) = Event::receive(&mut stdout) {
+            if sender.send(event).is_err() {
+                break;
+            }
+        }
+    });
+    events
+}
+
+fn last_lines(file: &Path) -> String {
+    const LINES: usize = 25;
+    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let lines: Vec<_> = text.lines().collect();
+    let lines = &lines[lines.len().saturating_sub(LINES)..];
+    lines.iter().map(|line| format!("  {}\n", line.trim_end())).collect()
+}
