@@ -5,7 +5,8 @@ use std::fs::{self, File};
 use proptest::prelude::*;
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
-use vmm::boot::kernel::{KernelImage, Segment};
+use vmm::boot::elf_headers::Segment;
+use vmm::boot::kernel::KernelImage;
 use vmm::memory::GuestMemory;
 use vmm::{Backing, KernelSource, MemorySize};
 

@@ -9,8 +9,9 @@ use std::collections::{HashMap, HashSet};
 use proptest::prelude::*;
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
-use vmm::boot::guest_map::{GuestMap, PlanError, Rights};
+use vmm::boot::guest_map::{GuestMap, PlanError};
 use vmm::boot::page_tables::{self, Table};
+use vmm::boot::region::Rights;
 use vmm::{Contract, Error, KernelSource, MemorySize, PageSize, Vm, VmConfig};
 
 use crate::harness::contract::{GIB, MIB, Machine, machines, segment};

@@ -8,8 +8,8 @@ use proptest::sample::select;
 use shared_abi::addr::PAGE_SIZE;
 use shared_abi::{Gpa, layout};
 use vmm::PageSize;
-use vmm::boot::guest_map::Rights;
-use vmm::boot::kernel::Segment;
+use vmm::boot::elf_headers::Segment;
+use vmm::boot::region::Rights;
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;

@@ -6,7 +6,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::boot::kernel::ImageError;
+use crate::boot::image_error::ImageError;
 use crate::config::{MemorySize, PageSize};
 
 /// A result of host work.

@@ -2,9 +2,9 @@
 //!
 //! The steps, in order; each has its file:
 //!
-//! 1. [`kernel`]: read and check the image's headers. Nothing of the machine exists yet, so a bad image costs nothing.
+//! 1. [`elf_headers`]: read and check the image's headers. Nothing of the machine exists yet, so a bad image costs nothing.
 //! 2. [`contract`]: was the guest built against the contract that we know?
-//! 3. [`guest_map`]: decide what lies where in guest-physical memory, and with which rights.
+//! 3. [`guest_map`]: decide what lies where in guest-physical memory, and with which rights ([`region`]).
 //! 4. [`kernel`]: copy the image's segments to their places.
 //! 5. [`page_tables`]: map everything to itself, with these rights.
 //! 6. [`boot_info`]: write what the guest wants to know.
@@ -13,9 +13,12 @@
 pub mod boot_info;
 pub mod contract;
 pub mod cpu_mode;
+pub mod elf_headers;
 pub mod guest_map;
+pub mod image_error;
 pub mod kernel;
 pub mod page_tables;
+pub mod region;
 
 use crate::config::VmConfig;
 use crate::error::Result;

@@ -21,7 +21,8 @@ use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
-use crate::boot::guest_map::{GuestMap, Rights};
+use crate::boot::guest_map::GuestMap;
+use crate::boot::region::Rights;
 use crate::config::PageSize;
 
 /// Entries in a table.
