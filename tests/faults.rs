@@ -41,6 +41,6 @@ fn a_port_without_device_is_named_with_what_was_written() {
 #[test]
 fn an_access_behind_a_mapping_to_nowhere_is_named_by_its_address() {
     let finished = probe("write-hole").run();
-    let expected = StopReason::UnclaimedMmio { gpa: Gpa(0xC000_0000), size: 8, written: Some(0x1122) };
+    let expected = StopReason::UnclaimedMmio { gpa: Gpa(0xC010_0000), size: 8, written: Some(0x1122) };
     finished.stopped_by(&expected);
 }

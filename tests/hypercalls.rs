@@ -78,6 +78,16 @@ fn the_guest_learns_its_exits_by_kind() {
 }
 
 #[test]
+fn a_host_without_register_sync_answers_the_same() {
+    let (console, captured) = vmm::Console::capture();
+    let config = probe("count-exits").with(|config| config.console = console).config;
+    let mut vm = vmm::Vm::build(config).expect("KVM");
+    vm.forgo_register_sync();
+    assert_eq!(vm.run().expect("the host works").stop, StopReason::Exited { code: 0 });
+    assert_eq!(captured.text(), "ten bytes\n10 port writes, 5 calls, 16 exits\n");
+}
+
+#[test]
 fn an_address_is_translated_to_gpa_and_hva() {
     let finished = probe(&format!("translate {}", layout::STACK.0 + 5)).run();
     let hva = finished.vm.memory().hva(shared_abi::Gpa(layout::STACK.0 + 5)).expect("RAM");

@@ -7,7 +7,7 @@ use vmm::{StopReason, StopRequest};
 
 use crate::harness::{Seen, guest, probe, vmm_binary, vmm_run};
 
-/// What the issue allows between the wish and the end, and what a loaded machine may add to it.
+/// What is promised between the wish and the end, and what a loaded machine may add to it.
 const PROMPT: Duration = Duration::from_millis(100);
 const NOISE: Duration = Duration::from_millis(400);
 

@@ -19,7 +19,7 @@ fn split(bytes: &[u8]) -> impl Iterator<Item = &str> {
     terminated.into_iter().flatten().map(|argument| core::str::from_utf8(argument).unwrap_or_default())
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_os = "none")))]
 mod tests {
     use super::split;
 

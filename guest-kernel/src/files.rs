@@ -26,7 +26,7 @@ use shared_abi::define::Argument;
 pub use shared_abi::hypercall::FileStatus;
 use shared_abi::hypercall::{Answer, Hypercall, HypercallError, MAX_NAME, OpenFlags, SeekOrigin};
 
-use crate::hypercall::{call, gva_of};
+use crate::hypercall::{call, gva_of, gva_of_mut};
 use crate::io::{self, Read, Seek, SeekFrom, Write};
 
 /// An open file; closed when dropped.
@@ -61,7 +61,7 @@ impl File {
 
 impl Read for File {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let (buffer_gva, buffer_size) = (gva_to_fill(buffer), buffer.len() as u64);
+        let (buffer_gva, buffer_size) = (gva_of_mut(buffer), buffer.len() as u64);
         count(call(Hypercall::FileRead { handle: self.handle, buffer_gva, buffer_size }))
     }
 }
@@ -208,7 +208,7 @@ impl Directory {
     /// As the host's.
     pub fn next_entry(&mut self) -> io::Result<Option<Entry<'_>>> {
         if self.next == self.end {
-            let (buffer_gva, buffer_size) = (gva_to_fill(&mut self.names), Self::SIZE as u64);
+            let (buffer_gva, buffer_size) = (gva_of_mut(&mut self.names), Self::SIZE as u64);
             self.end =
                 count(call(Hypercall::DirectoryRead { handle: self.handle, buffer_gva, buffer_size }))?;
             self.next = 0;
@@ -261,11 +261,6 @@ fn first_entry(names: &[u8]) -> Option<(Entry<'_>, usize)> {
     Some((entry, taken))
 }
 
-/// Where a buffer starts that the host is about to fill: a pointer that may be written through.
-fn gva_to_fill(buffer: &mut [u8]) -> Gva {
-    Gva(buffer.as_mut_ptr() as u64)
-}
-
 fn open(path: &str, flags: OpenFlags) -> io::Result<u32> {
     let (path_gva, path_size) = (gva_of(path.as_bytes()), path.len() as u64);
     Ok(call(Hypercall::FileOpen { path_gva, path_size, flags })? as u32)
@@ -280,7 +275,7 @@ fn count(answer: Answer) -> io::Result<usize> {
     Ok(answer? as usize)
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_os = "none")))]
 mod tests {
     use super::*;
 

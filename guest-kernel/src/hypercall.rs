@@ -69,6 +69,14 @@ pub(crate) fn gva_of<T>(slice: &[T]) -> Gva {
     Gva(slice.as_ptr() as u64)
 }
 
+/// Where a slice starts that the host will write to.
+///
+/// From a mutable reference: through a shared one the compiler may assume that nothing changes.
+#[must_use]
+pub(crate) fn gva_of_mut<T>(slice: &mut [T]) -> Gva {
+    Gva(slice.as_mut_ptr() as u64)
+}
+
 /// Writes to the console, all in one exit.
 ///
 /// # Errors
@@ -94,7 +102,7 @@ pub fn console_try_read(buffer: &mut [u8]) -> Result<usize, HypercallError> {
 }
 
 fn read_console(buffer: &mut [u8], wait: bool) -> Result<usize, HypercallError> {
-    let (buffer_gva, buffer_size) = (gva_of(buffer), buffer.len() as u64);
+    let (buffer_gva, buffer_size) = (gva_of_mut(buffer), buffer.len() as u64);
     call(Hypercall::ConsoleRead { buffer_gva, buffer_size, wait }).map(|count| count as usize)
 }
 
@@ -123,11 +131,11 @@ pub fn translate(gva: Gva) -> Option<Translation> {
 /// # Errors
 /// As the host's; `TooLarge` above [`MAX_RANDOM_BYTES`](shared_abi::hypercall::MAX_RANDOM_BYTES).
 pub fn random_bytes(buffer: &mut [u8]) -> Result<(), HypercallError> {
-    let (buffer_gva, buffer_size) = (gva_of(buffer), buffer.len() as u64);
+    let (buffer_gva, buffer_size) = (gva_of_mut(buffer), buffer.len() as u64);
     call(Hypercall::RandomBytes { buffer_gva, buffer_size }).map(drop)
 }
 
-/// Nanoseconds since some moment before the machine was made; never goes back.
+/// Nanoseconds since some moment that stays the same for this run; never goes back.
 #[must_use]
 pub fn monotonic_ns() -> u64 {
     call(Hypercall::MonotonicTime).unwrap_or_default()

@@ -195,7 +195,7 @@ impl Write for &mut [u8] {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(target_os = "none")))]
 mod tests {
     use super::*;
 

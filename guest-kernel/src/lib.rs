@@ -15,6 +15,7 @@
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
+//! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
 //! | `panic` | the last words |
 //!
 //! A program is one file in `src/bin`:
@@ -36,6 +37,10 @@
 //! exists in the machine panics with a sentence that says so.
 
 #![cfg_attr(target_os = "none", no_std)]
+#![cfg_attr(all(test, target_os = "none"), no_main)]
+
+// So that what macros write has the same name in here as elsewhere.
+extern crate self as guest_kernel;
 
 pub mod arguments;
 pub mod boot;
@@ -49,15 +54,18 @@ pub mod io;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;
+pub mod testing;
 
 pub use arguments::arguments;
 pub use boot::boot_info;
+pub use guest_kernel_macros::guest_test;
 pub use shared_abi::{BootInfo, Gpa, Gva};
 
 /// Names the function that a program starts with: `entry!(main);`.
 ///
 /// In the machine it makes the symbol that `_start` calls. On the host it keeps the program a valid program, so
-/// that editors and `cargo build --workspace` see nothing unusual.
+/// that editors and `cargo build --workspace` see nothing unusual. In an image of [tests](testing) the program does not
+/// run, and one of its tests does.
 #[macro_export]
 macro_rules! entry {
     (main) => {
@@ -72,7 +80,12 @@ macro_rules! entry {
         }
     };
     (@symbol $main:path) => {
-        #[cfg(target_os = "none")]
+        $crate::test_main!();
+
+        #[cfg(all(target_os = "none", test))]
+        const _: fn() = $main;
+
+        #[cfg(all(target_os = "none", not(test)))]
         const _: () = {
             // The name is `guest_main` for the linker; no other item has it, or linking fails.
             #[unsafe(no_mangle)]
@@ -83,3 +96,6 @@ macro_rules! entry {
         };
     };
 }
+
+// The tests in this library's own modules.
+test_main!();

@@ -1,8 +1,8 @@
 //! Addresses of the guest: physical ([`Gpa`]) and virtual ([`Gva`]).
 //!
 //! "Address" alone names nothing in a hypervisor: the same byte has a place in the guest's virtual space, one in
-//! its physical space, and one in the VMM's own memory. The first two are numbers that both sides may hold. The
-//! third is a host pointer (HVA); it never crosses, so it has no type here.
+//! its physical space, and one in the VMM's own memory. The first two are numbers that both sides use. The third is
+//! a host pointer (HVA); a guest can be told one, to look at, and can do nothing with it, so it has no type here.
 
 use core::fmt;
 

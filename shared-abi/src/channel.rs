@@ -1,11 +1,11 @@
 //! Channels: the ways for text out of a guest that need more than an exit a byte or a call a line.
 //!
-//! | way | what the guest does | what an exit costs it |
+//! | way | what the guest does | exits to the VMM |
 //! |---|---|---|
 //! | port 0xE9, [`ports::DEBUG_CONSOLE`] | `outb` | one a byte |
 //! | [`layout::CONSOLE_MMIO`] | writes 1 to 8 bytes to the address | one a write |
-//! | [`Channel::CoalescedPio`] | `outb` to [`ports::CONSOLE_COALESCED`] | none: KVM keeps the bytes until the next exit |
-//! | [`Channel::CoalescedMmio`] | writes to [`layout::CONSOLE_COALESCED_MMIO`] | none, as above |
+//! | [`Channel::CoalescedPio`] | `outb` to [`ports::CONSOLE_COALESCED`] | one when KVM's page of kept writes is full: 170 writes |
+//! | [`Channel::CoalescedMmio`] | writes to [`layout::CONSOLE_COALESCED_MMIO`] | as above; a write carries up to 8 bytes |
 //! | [`Channel::RingDoorbell`] | writes into a [`Ring`], then to [`ports::CONSOLE_DOORBELL`] | none: KVM wakes a host thread |
 //! | [`Channel::RingPolled`] | writes into a [`Ring`] | none: a host thread looks all the time |
 //!

@@ -17,6 +17,7 @@
 
 use crate::boot_info::{BootInfo, RamRegion};
 use crate::channel::{Channel, Ring};
+use crate::guest_test::{Ending, TestRecord};
 use crate::hypercall::{
     ExitKind, FileStatus, Hypercall, HypercallError, LogLevel, OpenFlags, SeekOrigin, Translation,
 };
@@ -93,6 +94,7 @@ const TEXT: Text = {
     let text = LogLevel::describe(ExitKind::describe(text));
     let text = OpenFlags::describe(SeekOrigin::describe(text));
     let text = Ring::describe(Channel::describe(text));
+    let text = TestRecord::describe(Ending::describe(text));
     text.number("ports", "DEBUG_CONSOLE", ports::DEBUG_CONSOLE as u64)
         .number("ports", "EXIT", ports::EXIT as u64)
         .number("ports", "HYPERCALL", ports::HYPERCALL as u64)

@@ -1,8 +1,8 @@
-//! The two macros that define what crosses: each writes a type once and derives all else from it.
+//! The macros that define what crosses: each writes a type once and derives all else from it.
 //!
-//! A number or an offset that stands in two places will differ some day. So [`shared_struct!`] and [`hypercalls!`] take
-//! a definition that reads like plain Rust and generate, beside the type, its encoding and its lines of the
-//! [contract](crate::contract).
+//! A number or an offset that stands in two places will differ some day. So `hypercalls!`, `shared_enum!` and
+//! `shared_struct!` take a definition that reads like plain Rust and generate, beside the type, its encoding and its
+//! lines of the [contract](crate::contract).
 
 use crate::addr::{Gpa, Gva};
 use crate::hypercall::HypercallError;
@@ -167,7 +167,7 @@ macro_rules! hypercalls {
 
 /// Defines an enum whose values cross as numbers, `Name = number`.
 ///
-/// Generates [`Argument`] and `describe`.
+/// Generates `ALL`, `from_number`, [`Argument`] and `describe`.
 macro_rules! shared_enum {
     (
         $(#[$enum_meta:meta])*
@@ -209,7 +209,7 @@ macro_rules! shared_enum {
 
 /// Defines a structure that crosses through memory: 64-bit fields only, in order, without padding.
 ///
-/// Generates `to_words` and `describe`.
+/// Generates [`Shared`] and `describe`.
 macro_rules! shared_struct {
     (
         $(#[$struct_meta:meta])*

@@ -61,7 +61,8 @@ hypercalls! {
             answer_gva: Gva,
         } = 6,
 
-        /// Answers nanoseconds since some moment before the machine was made; never goes back.
+        /// Answers nanoseconds since some moment before the answer; the moment stays the same while the VMM runs, so the
+        /// time never goes back.
         MonotonicTime = 7,
 
         /// Answers nanoseconds since 1970-01-01 00:00 UTC, as the host's clock has it.

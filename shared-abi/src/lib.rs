@@ -2,11 +2,12 @@
 //!
 //! Two programs that never link to each other meet here. What crosses the boundary is: guest RAM laid out as
 //! [`layout`] draws it, one [`BootInfo`] the host writes before the first instruction, bytes on the I/O
-//! [`ports`], [`Hypercall`]s, and [`exit_code`]s. What never crosses: host pointers, Rust references, anything whose layout the
+//! [`ports`], [`Hypercall`]s, and [`exit_code`]s. What never crosses: Rust references, pointers that the
+//! other side would follow unchecked, anything whose layout the
 //! compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
 //!
 //! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`],
-//! [`channel`]; then how both sides find
+//! [`channel`], [`guest_test`]; then how both sides find
 //! out that they were built against different versions of all this: [`contract`], [`define`].
 
 #![no_std]
@@ -18,6 +19,7 @@ pub mod channel;
 pub mod contract;
 pub mod define;
 pub mod exit_code;
+pub mod guest_test;
 pub mod hypercall;
 pub mod layout;
 pub mod ports;

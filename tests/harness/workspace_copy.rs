@@ -1,9 +1,10 @@
 //! A copy of the workspace for tests that edit sources as a user would.
 //!
-//! It lies at a fixed place below the target directory, and so does what it builds: a second run builds little. One
-//! test has it at a time.
+//! It lies at a fixed place among the temporary files, and so does what it builds: a second run builds little. Below the
+//! workspace it could not lie, for cargo would read both configurations. One test has it at a time.
 
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -34,7 +35,9 @@ impl WorkspaceCopy {
     pub(crate) fn take() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let root = workspace::target_directory().join("workspace-copy");
+        let mut name = DefaultHasher::new();
+        workspace::root().hash(&mut name);
+        let root = std::env::temp_dir().join(format!("duet-workspace-copy-{:x}", name.finish()));
         for part in PARTS {
             copy(&workspace::root().join(part), &root.join(part));
         }

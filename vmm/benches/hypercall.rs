@@ -5,7 +5,7 @@
 //!
 //! | measurement | its limit |
 //! |---|---|
-//! | hypercall | the same guest loop, run by a bare loop around KVM_RUN that answers nothing |
+//! | hypercall, and the same on a host without KVM_CAP_SYNC_REGS | the same guest loop, run by a bare loop around KVM_RUN that answers nothing |
 //! | console write of 1 MiB | `write` of the same bytes to the same pipe by the host, and one exit of that bare loop |
 
 use std::fs::File;
@@ -34,12 +34,15 @@ fn main() -> Outcome<()> {
 
     let mut calls = Pairs::default();
     let mut outs = Vec::new();
+    let mut calls_by_ioctl = Pairs::default();
     for _ in 0..ROUNDS {
         let limit = bare_loop(&guest)? / CALLS;
-        calls.add(hypercalls(&guest)? / CALLS, limit);
+        calls.add(hypercalls(&guest, Registers::Synced)? / CALLS, limit);
+        calls_by_ioctl.add(hypercalls(&guest, Registers::ByIoctl)? / CALLS, limit);
         outs.push(limit);
     }
     calls.print("hypercall", "bare OUT exit");
+    calls_by_ioctl.print("  registers by ioctl", "bare OUT exit");
 
     outs.sort();
     let round_trip = outs[outs.len() / 2];
@@ -81,9 +84,22 @@ impl Pairs {
     }
 }
 
+/// How the host gets at the guest's registers.
+#[derive(Clone, Copy, PartialEq)]
+enum Registers {
+    /// In `kvm_run`, where KVM copies them.
+    Synced,
+    /// By KVM_GET_REGS and KVM_SET_REGS, as on hosts without KVM_CAP_SYNC_REGS.
+    ByIoctl,
+}
+
 /// Our VMM, `CALLS` hypercalls.
-fn hypercalls(guest: &Path) -> Outcome<Duration> {
-    run(config(guest, "calls", CALLS))
+fn hypercalls(guest: &Path, registers: Registers) -> Outcome<Duration> {
+    let mut vm = Vm::build(config(guest, "calls", CALLS))?;
+    if registers == Registers::ByIoctl {
+        vm.forgo_register_sync();
+    }
+    run(vm)
 }
 
 fn config(guest: &Path, what: &str, often: u32) -> VmConfig {
@@ -93,8 +109,7 @@ fn config(guest: &Path, what: &str, often: u32) -> VmConfig {
 }
 
 /// The time between the machine's first entry and its end.
-fn run(config: VmConfig) -> Outcome<Duration> {
-    let mut vm = Vm::build(config)?;
+fn run(mut vm: Vm) -> Outcome<Duration> {
     let start = Instant::now();
     let report = vm.run()?;
     let elapsed = start.elapsed();
@@ -155,7 +170,7 @@ fn console_writes(guest: &Path) -> Outcome<Duration> {
     let drain = thread::spawn(move || empty(reader));
     let mut config = config(guest, "mebibytes", MEBIBYTES);
     config.console = Console::to_file(File::from(std::os::fd::OwnedFd::from(writer)));
-    let elapsed = run(config)?;
+    let elapsed = run(Vm::build(config)?)?;
     expect_all(drain)?;
     Ok(elapsed)
 }

@@ -1,4 +1,4 @@
-//! `Exit`: why the guest stopped running, in our words. The only file that reads `kvm_run`.
+//! `Exit`: why the guest stopped running, in our words. The only file that reads exits from `kvm_run`.
 //!
 //! KVM shares one structure with the VMM per vCPU, `kvm_run`, mapped from the vCPU's file descriptor. When KVM_RUN
 //! returns, `exit_reason` says which member of a union holds the details (Linux Documentation/virt/kvm/api.rst, 5).

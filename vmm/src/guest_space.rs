@@ -90,10 +90,29 @@ impl<'a> GuestSpace<'a> {
     /// # Errors
     /// `BadAddress`, or `TooLarge` when it is larger than RAM, which only aliases can be.
     pub fn check(&self, buffer: GuestBuffer, access: Access) -> Result<(), HypercallError> {
+        self.checked_pieces(buffer, access).map(drop)
+    }
+
+    /// Checks all of `buffer` and gives its pieces. Most buffers are one piece, and then they are walked once.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn checked_pieces(&self, buffer: GuestBuffer, access: Access) -> Result<Pieces<'a>, HypercallError> {
         if buffer.size > self.memory.size().bytes() {
             return Err(HypercallError::TooLarge);
         }
-        self.pieces(buffer, access).try_for_each(|piece| piece.map(drop))
+        let mut pieces = self.pieces(buffer, access);
+        match pieces.next_piece()? {
+            None => Ok(pieces),
+            Some(only) if pieces.left == 0 && pieces.ahead.is_none() => {
+                pieces.ahead = Some(only);
+                Ok(pieces)
+            }
+            Some(_) => {
+                pieces.try_for_each(|piece| piece.map(drop))?;
+                Ok(self.pieces(buffer, access))
+            }
+        }
     }
 
     /// The physical pieces of `buffer`, in order; an error ends them.
@@ -116,10 +135,10 @@ impl<'a> GuestSpace<'a> {
         if buffer.size > limit {
             return Err(HypercallError::TooLarge);
         }
-        self.check(buffer, Access::Read)?;
+        let pieces = self.checked_pieces(buffer, Access::Read)?;
         let mut bytes = vec![0; buffer.size as usize];
         let mut rest = bytes.as_mut_slice();
-        for piece in self.pieces(buffer, Access::Read) {
+        for piece in pieces {
             let piece = piece?;
             let (part, behind) = rest.split_at_mut(piece.size as usize);
             self.memory.read(piece.gpa, part).map_err(|_| HypercallError::BadAddress)?;
@@ -142,9 +161,8 @@ impl<'a> GuestSpace<'a> {
     /// As [`check`](Self::check).
     pub fn write(&self, gva: Gva, bytes: &[u8]) -> Result<(), HypercallError> {
         let buffer = GuestBuffer { gva, size: bytes.len() as u64 };
-        self.check(buffer, Access::Write)?;
         let mut rest = bytes;
-        for piece in self.pieces(buffer, Access::Write) {
+        for piece in self.checked_pieces(buffer, Access::Write)? {
             let piece = piece?;
             let (part, behind) = rest.split_at(piece.size as usize);
             self.memory.write(piece.gpa, part).map_err(|_| HypercallError::BadAddress)?;

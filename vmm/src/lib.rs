@@ -25,7 +25,8 @@
 //! ```
 //!
 //! Several machines may run in one process, each on a thread of its own. The library prints nothing, reads no
-//! environment, and keeps one thing global: the handler of the first real-time signal, which stops guests.
+//! environment, and keeps two things global: the handler of the first real-time signal, which stops guests,
+//! and the moment from which guests count monotonic time.
 
 pub mod boot;
 pub mod channels;

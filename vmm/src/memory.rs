@@ -6,7 +6,7 @@
 //! regions, below and above the device hole ([`shared_abi::layout`]); each becomes one memory slot of KVM, and then
 //! guest-physical address `gpa` and host-virtual address [`GuestMemory::hva`]`(gpa)` are the same byte.
 //!
-//! The `unsafe` of the host lives here: mapping, unmapping, and the promise that regions stay mapped.
+//! Mapping and unmapping are `unsafe`, and so is the promise that regions stay mapped; it is kept here.
 
 use std::io;
 use std::ptr::{self, NonNull};

@@ -20,7 +20,7 @@ pub enum Next {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StopReason {
-    /// The guest ended with this code, through the exit port.
+    /// The guest ended with this code, through the exit port or the call.
     Exited {
         /// What the guest said; see [`exit_code`].
         code: u32,

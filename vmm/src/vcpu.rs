@@ -103,6 +103,12 @@ impl Vcpu {
         self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
     }
 
+    /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS.
+    pub fn forgo_register_sync(&mut self) {
+        self.fd.clear_sync_valid_reg(SyncReg::Register);
+        self.syncs_registers = false;
+    }
+
     /// The registers of a hypercall, after the exit it made.
     ///
     /// # Errors

@@ -95,6 +95,11 @@ impl Vm {
         run_loop::run(vcpu, machine, exits)
     }
 
+    /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.
+    pub fn forgo_register_sync(&mut self) {
+        self.vcpu.forgo_register_sync();
+    }
+
     /// A handle that stops this machine from anywhere.
     #[must_use]
     pub fn stop_handle(&self) -> StopHandle {

@@ -1,6 +1,6 @@
 //! The commands around Duet: `cargo xtask COMMAND`.
 //!
-//! This crate builds guests and the VMM by calling cargo, starts them, and knows no crate of theirs. [`guest`] is the
+//! This crate builds guests and the VMM by calling cargo, starts them, and knows no crate that runs in them. [`guest`] is the
 //! one place that knows how a guest is built; the whole-system tests use it too.
 
 pub mod bench;

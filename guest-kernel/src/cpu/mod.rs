@@ -1,4 +1,5 @@
-//! The CPU: one hardware thing a file. Assembly lives here and in [`boot`](crate::boot), nowhere else.
+//! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot) and in
+//! [`hypercall`](crate::hypercall).
 
 pub mod halt;
 pub mod port;

@@ -17,11 +17,12 @@ const MAX_READ: u64 = 64 << 10;
 /// Writes text straight from guest memory to the console's sink: no copy.
 pub(super) fn write(context: &Context<'_>, text: GuestBuffer) -> Result<Outcome> {
     let space = context.space()?;
-    if let Err(error) = space.check(text, Access::Read) {
-        return Ok(Outcome::Answer(Err(error)));
-    }
+    let pieces = match space.checked_pieces(text, Access::Read) {
+        Ok(pieces) => pieces,
+        Err(error) => return Ok(Outcome::Answer(Err(error))),
+    };
     let mut console = context.machine.console();
-    for piece in space.pieces(text, Access::Read) {
+    for piece in pieces {
         // Another vCPU may have changed the tables since the check.
         let Ok(piece) = piece else { return Ok(Outcome::Answer(Err(HypercallError::BadAddress))) };
         let Ok(slice) = space.memory().slice(piece.gpa, piece.size) else {

@@ -1,6 +1,6 @@
 //! The host's answer to every hypercall.
 //!
-//! One match, one line a call; the work is done in the files beside this one. The contract, and what each call means,
+//! One match, an arm a call; the work is done in the files beside this one. The contract, and what each call means,
 //! is `shared-abi/src/hypercall.rs`; the guest's side is `guest-kernel/src/hypercall.rs`. A call that the contract has
 //! and this file has not does not compile.
 

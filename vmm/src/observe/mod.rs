@@ -1,7 +1,7 @@
 //! Observers: told of every exit, can change none.
 //!
 //! Counting, tracing and debugging watch the run loop from outside, so the loop stays a table. An observer is a type
-//! parameter of the loop: one that does nothing costs nothing.
+//! parameter of the loop: what it does not do costs nothing.
 
 mod counts;
 

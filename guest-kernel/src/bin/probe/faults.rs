@@ -60,7 +60,7 @@ fn overflow_stack(depth: u64) -> u64 {
     overflow_stack(depth + 1) + page[0]
 }
 
-/// Maps GVA 0xC000_0000 to the same GPA, where the device hole starts, and writes there.
+/// Maps GVA 0xC000_0000 to the same GPA, where the device hole starts, and writes where in it no device is.
 ///
 /// The first page-directory-pointer table covers 1 GiB an entry, and its entry 3 is empty below 4 GiB of RAM. A page
 /// of 2 MiB needs one more table: any free page of zeros.
@@ -69,6 +69,8 @@ fn map_the_hole_and_write() {
     const PAGE: u64 = 1 << 7;
     const FREE_PAGE: u64 = 0x1_0000;
     const HOLE: u64 = layout::LOW_RAM_MAX_END.0;
+    /// Far behind the devices at the start of the hole.
+    const NOWHERE: u64 = 0x10_0000;
     let pml4 = boot_info().page_tables.start as *const u64;
     // SAFETY: The first page tables and the free page are RAM, mapped read-write at their own addresses, and nothing
     // else in this program uses them. A new entry where none was present needs no TLB flush.
@@ -76,6 +78,6 @@ fn map_the_hole_and_write() {
         let pdpt = (pml4.read() & !0xFFF) as *mut u64;
         (FREE_PAGE as *mut u64).write(HOLE | PAGE | PRESENT_WRITABLE);
         pdpt.add(3).write(FREE_PAGE | PRESENT_WRITABLE);
-        (HOLE as *mut u64).write_volatile(0x1122);
+        ((HOLE + NOWHERE) as *mut u64).write_volatile(0x1122);
     }
 }
