@@ -16,7 +16,7 @@ use vmm::boot::{self, kernel::KernelImage};
 use vmm::memory::GuestMemory;
 use vmm::{Error, KernelSource, RunReport, Vm, VmConfig};
 
-use crate::harness::guest;
+use crate::harness::{guest, patiently};
 
 const BROKEN_IMAGES: u64 = 12_000;
 const BROKEN_RUNS: u64 = 1000;
@@ -212,6 +212,7 @@ fn guarded<T>(changes: &dyn std::fmt::Debug, work: impl FnOnce() -> T) -> T {
 
 /// Does `work` on a thread of its own, so that a hang fails the test instead of being it.
 fn within(limit: Duration, work: impl FnOnce() + Send + 'static) {
+    let limit = patiently(limit);
     let (done, is_done) = mpsc::channel();
     let worker = thread::spawn(move || {
         work();

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vmm::{StopReason, StopRequest};
 
-use crate::harness::{Seen, guest, probe, vmm_binary, vmm_run};
+use crate::harness::{Seen, guest, patiently, probe, vmm_binary, vmm_run};
 
 /// What is promised between the wish and the end, and what a loaded machine may add to it.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -19,14 +19,14 @@ fn a_time_limit_stops_a_spinning_guest_and_says_where_it_was() {
 
     assert_eq!(seen.code, Some(124), "{seen:?}");
     assert!(seen.stderr.contains("300ms at RIP 0x1"), "{seen:?}");
-    assert!(elapsed < Duration::from_millis(300) + PROMPT + NOISE, "{elapsed:?}");
+    assert!(elapsed < Duration::from_millis(300) + patiently(PROMPT + NOISE), "{elapsed:?}");
 }
 
 #[test]
 fn a_time_limit_that_is_not_reached_costs_no_time() {
     let start = Instant::now();
     let finished = probe("return").run();
-    assert!(start.elapsed() < Duration::from_secs(2));
+    assert!(start.elapsed() < patiently(Duration::from_secs(2)));
     finished.succeeded();
 }
 
@@ -42,7 +42,7 @@ fn ctrl_c_and_sigterm_stop_a_spinning_guest_and_say_where_it_was() {
 
         assert_eq!((seen.code, seen.stdout.as_str()), (Some(130), "still here"), "{seen:?}");
         assert!(seen.stderr.contains("interrupted at RIP 0x1"), "{seen:?}");
-        assert!(elapsed < PROMPT + NOISE, "{elapsed:?}");
+        assert!(elapsed < patiently(PROMPT + NOISE), "{elapsed:?}");
     }
 }
 
@@ -56,7 +56,7 @@ fn spinning_guest() -> Child {
         .spawn()
         .expect("the VMM starts");
     // The guest prints no line end, so there is nothing to wait for; it needs some milliseconds.
-    std::thread::sleep(Duration::from_millis(300));
+    std::thread::sleep(patiently(Duration::from_millis(300)));
     child
 }
 

@@ -150,3 +150,20 @@ macro_rules! println_raw {
         $crate::console::print_raw(::core::format_args!("{}\n", ::core::format_args!($($text)*)))
     };
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::guest_test;
+
+    #[guest_test(max_exits = 1, prints = "not yet")]
+    fn a_line_waits_until_it_is_dropped() {
+        let mut line = Line::new();
+        line.write_str("not yet").expect("a line takes all");
+        assert_eq!(line.length, 7);
+        assert_eq!(hypercall::exit_count(), 1);
+        // What the line holds is sent behind the end of this test's budget, and nothing else is.
+        core::mem::forget(line);
+        send(b"");
+    }
+}

@@ -3,7 +3,7 @@
 //! Paths are relative to that directory; nothing outside can be named. Each call is one exit, whatever the size of the
 //! buffer, so read and write in large pieces.
 //!
-//! ```no_run
+//! ```no_run,ignore-none
 //! use guest_kernel::files::{self, Directory, File};
 //! use guest_kernel::io::{self, Read};
 //! use guest_kernel::println;

@@ -2,7 +2,7 @@
 //!
 //! The names and what they do are those of `std::io`, so that what one knows from there works here:
 //!
-//! ```no_run
+//! ```no_run,ignore-none
 //! use guest_kernel::files::File;
 //! use guest_kernel::io::{self, Read, Write};
 //!

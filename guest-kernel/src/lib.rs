@@ -20,7 +20,7 @@
 //!
 //! A program is one file in `src/bin`:
 //!
-//! ```
+//! ```ignore-none
 //! #![cfg_attr(target_os = "none", no_std, no_main)]
 //! use guest_kernel::{entry, println};
 //!

@@ -1,6 +1,6 @@
 //! In-guest tests: each runs in a virtual machine of its own.
 //!
-//! ```no_run
+//! ```no_run,ignore-none
 //! use guest_kernel::{guest_test, println};
 //!
 //! #[guest_test]
@@ -22,7 +22,7 @@
 //! [`GuestTest`]: other ways to end, and budgets. The exits of a budget are all that the test causes itself, beside the
 //! one that ends it.
 //!
-//! A test image has no `main`: what `entry!` makes of it runs the one test that the guest's argument names. Where the
+//! A test image has no `main`: what `entry!` makes of it runs the one test that the guest's first argument names. Where the
 //! tests are, the host reads from the image (`shared-abi/src/guest_test.rs`); it runs them in `vmm/src/guest_tests/`.
 
 use core::fmt::Debug;
@@ -159,7 +159,8 @@ unsafe extern "C" {
 #[cfg(target_os = "none")]
 impl Tests {
     /// The tests that the linker has collected.
-    pub const THIS: Self = Self(TestNote::new((&raw const TESTS_START).cast(), (&raw const TESTS_END).cast()));
+    pub const THIS: Self =
+        Self(TestNote::new((&raw const TESTS_START).cast(), (&raw const TESTS_END).cast()));
 
     fn all() -> &'static [GuestTest] {
         let (start, end) = (&raw const TESTS_START, &raw const TESTS_END);
@@ -184,11 +185,15 @@ impl GuestTest {
 /// Runs the test that the guest's argument names; without one, shows which there are.
 #[cfg(target_os = "none")]
 pub fn run_requested() {
-    let Some(name) = crate::arguments().next() else {
-        Tests::all().iter().for_each(|test| crate::println!("{}", test.name()));
-        return;
+    let tests = Tests::all();
+    let mut words = crate::arguments();
+    let Some(name) = words.next() else {
+        return tests.iter().for_each(|test| crate::println!("{}", test.name()));
     };
-    match Tests::all().iter().find(|test| test.name() == name) {
+    // The host tells the place, too; a person who types a name does not.
+    let place = words.next().and_then(|word| word.parse::<usize>().ok());
+    let test = place.and_then(|place| tests.get(place));
+    match test.or_else(|| tests.iter().find(|test| test.name() == name)) {
         Some(test) => (test.0.run)(),
         None => panic!("this image has no test `{name}`"),
     }

@@ -169,7 +169,9 @@ fn send(to: &mut impl Write, kind: u8, content: &[u8]) -> io::Result<()> {
 }
 
 fn receive(from: &mut impl Read) -> io::Result<Option<(u8, Vec<u8>)>> {
-    let Some(kind) = from.bytes().next().transpose()? else {
+    let mut kind = Vec::with_capacity(1);
+    from.by_ref().take(1).read_to_end(&mut kind)?;
+    let Some(&kind) = kind.first() else {
         return Ok(None);
     };
     let mut size = [0; 4];

@@ -10,8 +10,8 @@
 //!                              └► name, file, …          text, by address and size
 //! ```
 //!
-//! To run one, the host boots the image with the test's name as its only argument. The test function returns, and the
-//! guest ends with exit code 0; or the test ends the guest itself.
+//! To run one, the host boots the image with two arguments: the test's name, and its place in the list, which saves the
+//! guest a search. The test function returns, and the guest ends with exit code 0; or the test ends the guest itself.
 //!
 //! Guest side: `guest-kernel/src/testing.rs`. Host side: `vmm/src/guest_tests/mod.rs`.
 
@@ -78,7 +78,8 @@ impl TestRecord {
     /// The record that these words are.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [run, name, name_size, file, file_size, line, ending, code, prints, prints_size, rest @ ..] = words;
+        let [run, name, name_size, file, file_size, line, ending, code, prints, prints_size, rest @ ..] =
+            words;
         let [max_exits, timeout_ms, ignored] = rest;
         Self {
             run: Gva(run),

@@ -23,6 +23,12 @@ use xtask::workspace::{self, Profile};
 /// Far more than any guest of the tests takes; a guest that reaches it fails its test.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
+/// What `span` of real time becomes where everything is slower: DUET_SLOWNESS times as long.
+pub(crate) fn patiently(span: Duration) -> Duration {
+    let slowness = std::env::var("DUET_SLOWNESS").ok();
+    span * slowness.map_or(1, |slowness| slowness.parse().expect("DUET_SLOWNESS is a number"))
+}
+
 /// The ELF file of the guest program `name`.
 pub(crate) fn guest(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
@@ -56,7 +62,7 @@ pub(crate) fn vmm_binary() -> PathBuf {
 /// A guest program to be run in this process.
 pub(crate) fn boot(program: &str) -> Boot {
     let mut config = VmConfig::new(KernelSource::File(guest(program)));
-    config.timeout = Some(TIME_LIMIT);
+    config.timeout = Some(patiently(TIME_LIMIT));
     Boot { config }
 }
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::boot::image_error::ImageError;
 use crate::config::{MemorySize, PageSize};
+use crate::guest_tests::TestListError;
 
 /// A result of host work.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -54,6 +55,26 @@ pub enum Error {
         /// What is wrong with it.
         #[source]
         source: ImageError,
+    },
+
+    /// The list of tests in an image cannot be read.
+    #[error("cannot list the tests of {path}")]
+    TestList {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: TestListError,
+    },
+
+    /// The results of tests cannot be written.
+    #[error("cannot write the results of the tests to {path}")]
+    TestResults {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
     },
 
     /// The guest's page tables do not fit.

@@ -3,7 +3,7 @@
 //! KVM turns a thread into a CPU: the ioctl KVM_RUN executes guest code until something needs the host. All else is
 //! up to the program that calls it. A VMM takes five steps, and this crate has a file for each:
 //!
-//! 1. Get memory and tell KVM that it is the guest's RAM: [`memory`], [`vm`].
+//! 1. Get memory and tell KVM that it is the guest's RAM: [`memory`], [`memory_slots`].
 //! 2. Put a program into it, and page tables that a 64-bit CPU needs: [`boot`].
 //! 3. Make a vCPU and set its registers: [`vcpu`], [`boot::cpu_mode`].
 //! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`], [`hypercall`].
@@ -37,11 +37,13 @@ pub mod doctor;
 pub mod error;
 pub mod exit;
 pub mod guest_space;
+pub mod guest_tests;
 pub mod hypercall;
 pub mod input;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod memory_slots;
 pub mod next;
 pub mod observe;
 pub mod page_walk;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kvm_ioctls::VmFd;
 use shared_abi::addr::PAGE_SIZE;
 use shared_abi::channel::Channel;
-use shared_abi::{layout, ports};
+use shared_abi::{Gpa, layout, ports};
 
 use crate::channels::{Channels, Host};
 use crate::console::Console;
@@ -19,7 +19,8 @@ use crate::hypercall::{Answer, Files};
 use crate::input::Input;
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
-use crate::next::StopReason;
+use crate::memory_slots::MemorySlots;
+use crate::next::{Next, StopReason};
 use crate::stop::{StopHandle, StopRequest};
 use crate::vcpu::Vcpu;
 
@@ -29,6 +30,7 @@ pub struct Machine {
     // Dropped first: their threads read memory, and the VM maps it.
     channels: Mutex<Channels>,
     vm: VmFd,
+    slots: Mutex<MemorySlots>,
     /// RAM.
     pub memory: Arc<GuestMemory>,
     /// The I/O ports.
@@ -55,6 +57,8 @@ pub struct Parts {
     pub vm: VmFd,
     /// RAM.
     pub memory: GuestMemory,
+    /// What KVM knows of it.
+    pub slots: MemorySlots,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.
@@ -90,6 +94,7 @@ impl Machine {
         Self {
             channels: Mutex::default(),
             vm: parts.vm,
+            slots: Mutex::new(parts.slots),
             memory: Arc::new(parts.memory),
             pio,
             mmio,
@@ -112,6 +117,41 @@ impl Machine {
             StopRequest::ConsoleClosed => StopReason::ConsoleClosed,
             StopRequest::TimeLimit => StopReason::TimedOut { limit: self.time_limit.unwrap_or_default() },
         })
+    }
+
+    /// Answers a read where KVM knows no RAM: RAM it has not been told of yet, a device, or nothing.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn read_mmio(&self, gpa: Gpa, data: &mut [u8]) -> Result<Next> {
+        if self.memory.read(gpa, data).is_ok() && self.register_memory(gpa)? {
+            return Ok(Next::Resume);
+        }
+        self.mmio.read(gpa, data)
+    }
+
+    /// Takes a write where KVM knows no RAM: RAM it has not been told of yet, a device, or nothing.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn write_mmio(&self, gpa: Gpa, data: &[u8]) -> Result<Next> {
+        if self.memory.write(gpa, data).is_ok() && self.register_memory(gpa)? {
+            return Ok(Next::Resume);
+        }
+        self.mmio.write(gpa, data)
+    }
+
+    fn register_memory(&self, gpa: Gpa) -> Result<bool> {
+        locked(&self.slots).register(&self.vm, gpa)
+    }
+
+    /// What to do when KVM could not finish an instruction: once all RAM is registered, the run is over.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn retry_or(&self, reason: StopReason) -> Result<Next> {
+        let any = locked(&self.slots).register_all(&self.vm)?;
+        Ok(if any { Next::Resume } else { Next::Stop(reason) })
     }
 
     /// Opens another way for text out of the guest.

@@ -2,21 +2,31 @@
 
 mod cli;
 mod ctrl_c;
+mod test_command;
 
 use std::error::Error as _;
+use std::ffi::OsString;
 use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 use shared_abi::contract::Note;
+use vmm::guest_tests::TestImage;
 use vmm::next::process;
 use vmm::{Error, RunReport, Vm, doctor};
 
 use cli::{Cli, Command, Doctor, Run};
 
 fn main() -> ExitCode {
-    match Cli::parse().command {
+    execute(Cli::parse().command)
+}
+
+fn execute(command: Command) -> ExitCode {
+    match command {
         Command::Run(arguments) => run(*arguments),
+        Command::Test(arguments) => test_command::run(*arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Runner { image, words } => run_built(image, words),
         Command::Doctor(arguments) => diagnose(&arguments),
         Command::Contract => {
             print!("{}", Note::THIS.text());
@@ -37,14 +47,27 @@ fn run(arguments: Run) -> ExitCode {
             }
             ExitCode::from(report.stop.process_exit_code())
         }
-        Err(error) => {
-            print_chain(&error);
-            if matches!(error, Error::OpenKvm(_) | Error::ApiVersion(_)) {
-                eprintln!("\n{}", doctor::examine());
-            }
-            ExitCode::from(process::HOST_FAILED)
-        }
+        Err(error) => failed(&error),
     }
+}
+
+/// Runs a program or tests, whichever the image is.
+fn run_built(image: PathBuf, words: Vec<OsString>) -> ExitCode {
+    let command = match TestImage::open(&image) {
+        Ok(Some(_)) => "test",
+        Ok(None) => "run",
+        Err(error) => return failed(&error),
+    };
+    let words = ["vmm".into(), command.into(), image.into()].into_iter().chain(words);
+    execute(Cli::parse_from(words).command)
+}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("vmm: {}", chain(error));
+    if matches!(error, Error::OpenKvm(_) | Error::ApiVersion(_)) {
+        eprintln!("\n{}", doctor::examine());
+    }
+    ExitCode::from(process::HOST_FAILED)
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
@@ -65,13 +88,13 @@ fn diagnose(arguments: &Doctor) -> ExitCode {
 }
 
 /// The error and its causes on one line.
-fn print_chain(error: &Error) {
-    let mut line = format!("vmm: {error}");
+fn chain(error: &Error) -> String {
+    let mut line = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
     // A file name may hold a line break.
-    eprintln!("{}", line.replace('\n', "\\n"));
+    line.replace('\n', "\\n")
 }

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
-use kvm_ioctls::{Kvm, VmFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::Kvm;
 
 use crate::boot::contract::Contract;
 use crate::boot::guest_map::GuestMap;
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
+use crate::memory_slots::MemorySlots;
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
 use crate::report::RunReport;
@@ -50,7 +51,8 @@ impl Vm {
         let kvm = open_kvm()?;
         let cpuid = supported_cpuid(&kvm, config.page_size)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
-        register_memory(&vm, &memory)?;
+        let mut slots = MemorySlots::new(&kvm, &memory);
+        slots.register_start(&vm, &map)?;
         let vcpu = Vcpu::create(&kvm, &vm, 0)?;
         vcpu.set_cpuid(&cpuid)?;
         vcpu.start_in(&cpu)?;
@@ -58,6 +60,7 @@ impl Vm {
         let machine = Machine::new(Parts {
             vm,
             memory,
+            slots,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
             arguments,
@@ -148,21 +151,4 @@ fn has_gigabyte_pages(cpuid: &CpuId) -> bool {
     const LEAF: u32 = 0x8000_0001;
     const PAGE1GB: u32 = 1 << 26;
     cpuid.as_slice().iter().any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
-}
-
-/// Tells KVM where the guest's RAM lies in this process: one memory slot per region.
-fn register_memory(vm: &VmFd, memory: &GuestMemory) -> Result<()> {
-    for (number, slot) in memory.slots().enumerate() {
-        let region = kvm_userspace_memory_region {
-            slot: number as u32,
-            flags: 0,
-            guest_phys_addr: slot.gpa.0,
-            memory_size: slot.size,
-            userspace_addr: slot.hva,
-        };
-        // SAFETY: The range is mapped, and `Machine` drops the VM before the memory: the mapping outlives the slot. What
-        // the guest writes there is only ever read as bytes.
-        unsafe { vm.set_user_memory_region(region) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
-    }
-    Ok(())
 }

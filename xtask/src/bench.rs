@@ -14,7 +14,9 @@ use crate::workspace::{self, Profile, cargo};
 pub fn run() -> Result<ExitCode> {
     let image = guest::build("bench", Profile::Release)?;
     let mut bench = cargo();
-    bench.args(["bench", "--quiet", "--package", "vmm", "--bench", "hypercall"]).env("DUET_BENCH_GUEST", image);
+    bench
+        .args(["bench", "--quiet", "--package", "vmm", "--bench", "hypercall"])
+        .env("DUET_BENCH_GUEST", image);
     workspace::check(&mut bench)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -82,6 +82,19 @@ pub fn build_all(profile: Profile) -> Result<()> {
     cargo_build(&["--bins"], profile, &directory(profile).join(DEFAULT_PROGRAM))
 }
 
+/// Builds the in-guest tests of `guest-kernel/tests/NAME.rs`, and says where their ELF file is.
+///
+/// # Errors
+/// When the target cannot be installed, or the compiler has something to say.
+pub fn build_tests(name: &str) -> Result<PathBuf> {
+    target::ensure(target::GUEST)?;
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--quiet", "--package", "guest-kernel", "--target", target::GUEST, "--test", name]);
+    let tests = workspace::build_tests(&mut cargo)?;
+    let image = tests.into_iter().next().map(|built| built.program);
+    image.with_context(|| format!("cargo builds no tests `{name}`"))
+}
+
 /// Where the ELF files of the programs lie.
 #[must_use]
 pub fn directory(profile: Profile) -> PathBuf {

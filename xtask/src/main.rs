@@ -38,6 +38,9 @@ enum Command {
     Test {
         /// Only tests whose name contains this.
         filter: Option<String>,
+        /// Only tests that run inside a guest, each in a machine of its own.
+        #[arg(long, conflicts_with = "kvm")]
+        guest: bool,
         #[command(flatten)]
         options: qemu::Options,
     },
@@ -67,7 +70,8 @@ fn main() -> ExitCode {
         Command::Run { words } => run::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
-        Command::Test { filter, options } => test::run(filter.as_deref(), &options),
+        Command::Test { filter, guest: true, .. } => test::run_in_guests(filter.as_deref()),
+        Command::Test { filter, options, .. } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
         Command::Bench => bench::run(),

@@ -43,7 +43,9 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
     if request.kvm.kvm == qemu::Which::Both {
         bail!("`run` runs one guest on one KVM: --kvm host or --kvm qemu");
     }
-    if request.kvm.kvm.host() {
+    if request.kvm.kvm.qemu() {
+        qemu::run::check(&request.vmm_options)?;
+    } else {
         need_kvm()?;
     }
     let image = match &request.image {

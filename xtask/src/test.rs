@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Stdio};
 use anyhow::{Context, Result};
 
 use crate::workspace::{self, Profile, cargo};
-use crate::{guest, qemu};
+use crate::{guest, qemu, target};
 
 /// Runs all tests, or those whose name contains `filter`, on the KVM that `options` name.
 ///
@@ -22,8 +22,18 @@ pub fn run(filter: Option<&str>, options: &qemu::Options) -> Result<ExitCode> {
     if options.kvm.qemu() {
         total.add(&qemu::test::run(filter, &options.linux)?);
     }
-    println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
-    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(total.conclude())
+}
+
+/// Runs the tests inside guests, or those whose name contains `filter`.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_in_guests(filter: Option<&str>) -> Result<ExitCode> {
+    target::ensure(target::GUEST)?;
+    let mut suite = suite(&IN_GUESTS);
+    suite.args(filter);
+    Ok(run_suite(&mut suite)?.conclude())
 }
 
 fn run_here(filter: Option<&str>) -> Result<Totals> {
@@ -34,11 +44,13 @@ fn run_here(filter: Option<&str>) -> Result<Totals> {
     let mut total = Totals::default();
     for mut suite in suites() {
         suite.args(filter);
-        eprintln!("xtask: {}", workspace::words(&suite));
         total.add(&run_suite(&mut suite)?);
     }
     Ok(total)
 }
+
+/// In guests, the guest's programs are tests, too; cargo's runner for the target gives each test its own machine.
+const IN_GUESTS: [&str; 6] = ["test", "--package", "guest-kernel", "--target", target::GUEST, "--tests"];
 
 fn suites() -> Vec<Command> {
     // The guest's programs are no tests of the host; its library is.
@@ -46,15 +58,17 @@ fn suites() -> Vec<Command> {
         &["test", "--workspace", "--exclude", "guest-kernel", "--exclude", "tests", "--lib", "--bins"][..],
         &["test", "--package", "guest-kernel", "--lib"],
         &["test", "--workspace", "--doc"],
+        &IN_GUESTS,
         &["test", "--package", "tests"],
     ]
-    .into_iter()
-    .map(|arguments| {
-        let mut command = cargo();
-        command.args(arguments).arg("--no-fail-fast");
-        command
-    })
-    .collect()
+    .map(suite)
+    .into()
+}
+
+fn suite(arguments: &[&str]) -> Command {
+    let mut command = cargo();
+    command.args(arguments).arg("--no-fail-fast");
+    command
 }
 
 /// What libtest counted.
@@ -69,6 +83,12 @@ pub struct Totals {
 }
 
 impl Totals {
+    /// Says what was counted; the exit code says whether all is well.
+    fn conclude(&self) -> ExitCode {
+        println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
+        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.passed += other.passed;
         self.failed += other.failed;
@@ -99,8 +119,9 @@ impl Totals {
 }
 
 /// Runs one suite, shows its output and adds up its results.
-fn run_suite(suite: &mut Command) -> Result<Totals> {
+pub(crate) fn run_suite(suite: &mut Command) -> Result<Totals> {
     let words = workspace::words(suite);
+    eprintln!("xtask: {words}");
     let mut child =
         suite.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot start `{words}`"))?;
     let output = child.stdout.take().expect("stdout is piped");

@@ -1,7 +1,7 @@
 //! The workspace: where it is, and how its cargo is called.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -101,44 +101,78 @@ pub fn build_vmm(profile: Profile) -> Result<PathBuf> {
     Ok(vmm)
 }
 
-/// Builds these programs, each in the package of its name, without need of any library; says in which folder they are.
+/// A cargo whose products need no library and run under emulation: optimised a little, as an emulated CPU is slow, and
+/// without debug information of variables, which would have to be copied there.
+fn static_cargo(command: &str) -> Result<Command> {
+    target::ensure(target::STATIC)?;
+    let mut cargo = cargo();
+    cargo.args([command, "--target", target::STATIC]);
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    Ok(cargo)
+}
+
+/// Builds these programs, each in the package of its name, for another Linux; says in which folder they are.
 ///
 /// # Errors
 /// When the target cannot be installed, or cargo fails; what the compiler says is on stderr.
 pub fn build_static(programs: &[&str], profile: Profile) -> Result<PathBuf> {
-    target::ensure(target::STATIC)?;
     let folder = target_directory().join(target::STATIC).join(profile.directory());
-    let mut cargo = cargo();
-    cargo.args(["build", "--target", target::STATIC]).args(profile.flags());
+    let mut cargo = static_cargo("build")?;
+    cargo.args(profile.flags());
     for program in programs {
         cargo.args(["--package", program, "--bin", program]);
     }
-    let newest = programs.iter().map(|program| folder.join(program)).find(|program| !program.exists());
-    build(&mut cargo, &newest.unwrap_or_else(|| folder.clone()))?;
+    let missing = programs.iter().map(|program| folder.join(program)).find(|program| !program.exists());
+    build(&mut cargo, &missing.unwrap_or_else(|| folder.clone()))?;
     Ok(folder)
 }
 
-/// Builds the tests of these packages, of these kinds (`--lib`, …), without need of any library; says what they are.
+/// A program that cargo has built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The file that it begins in, relative to the workspace.
+    pub source: PathBuf,
+    /// Where it is.
+    pub program: PathBuf,
+}
+
+/// Builds the tests of these packages, of these kinds (`--lib`, …), for another Linux; says what they are.
 ///
 /// # Errors
 /// As [`build_static`].
-pub fn build_static_tests(packages: &[&str], kinds: &[&str]) -> Result<Vec<PathBuf>> {
-    target::ensure(target::STATIC)?;
-    let mut cargo = cargo();
-    cargo.args(["test", "--no-run", "--target", target::STATIC, "--message-format=json-render-diagnostics"]);
+pub fn build_static_tests(packages: &[&str], kinds: &[&str]) -> Result<Vec<Built>> {
+    let mut cargo = static_cargo("test")?;
     for package in packages {
         cargo.args(["--package", package]);
     }
-    cargo.args(kinds).stderr(std::process::Stdio::inherit());
-    let words = words(&cargo);
-    eprintln!("xtask: {words}");
+    cargo.args(kinds);
+    eprintln!("xtask: {}", words(&cargo));
+    build_tests(&mut cargo)
+}
+
+/// Runs a `cargo test` as far as building goes; says what the tests are.
+///
+/// # Errors
+/// When cargo fails; what the compiler says is on stderr.
+pub fn build_tests(cargo: &mut Command) -> Result<Vec<Built>> {
+    cargo.args(["--no-run", "--message-format=json-render-diagnostics"]).stderr(Stdio::inherit());
+    let words = words(cargo);
     let output = cargo.output().with_context(|| format!("cannot start `{words}`"))?;
     if !output.status.success() {
         bail!("`{words}` failed: {}", output.status);
     }
     let messages = output.stdout.split(|&byte| byte == b'\n').map(serde_json::from_slice);
-    let programs = messages.flatten().filter(|message: &Value| message["profile"]["test"] == true);
-    Ok(programs.filter_map(|message| message["executable"].as_str().map(PathBuf::from)).collect())
+    Ok(messages.flatten().filter_map(|message: Value| built_test(&message)).collect())
+}
+
+/// The test that a message of cargo's tells of.
+fn built_test(message: &Value) -> Option<Built> {
+    if message["profile"]["test"] != true {
+        return None;
+    }
+    let source = Path::new(message["target"]["src_path"].as_str()?);
+    let source = source.strip_prefix(root()).unwrap_or(source).to_owned();
+    Some(Built { source, program: PathBuf::from(message["executable"].as_str()?) })
 }
 
 /// Runs a cargo that builds `product`. The first build takes a while and shows its progress; later ones speak only

@@ -40,7 +40,8 @@ const MAX_DIFFERENCES: usize = 4;
 /// # Errors
 /// [`ContractError`].
 pub fn check<'a>(note_segments: impl Iterator<Item = &'a [u8]>) -> Result<(), ContractError> {
-    let theirs = note_segments.filter_map(find_text).next().ok_or(ContractError::Missing)?;
+    let text = |segment| find_note(segment, NOTE_TYPE);
+    let theirs = note_segments.filter_map(text).next().ok_or(ContractError::Missing)?;
     let ours = Note::THIS.text();
     if theirs == ours.as_bytes() {
         return Ok(());
@@ -48,15 +49,15 @@ pub fn check<'a>(note_segments: impl Iterator<Item = &'a [u8]>) -> Result<(), Co
     Err(ContractError::Differs(differences(ours, &String::from_utf8_lossy(theirs))))
 }
 
-/// The text of our note in a segment of notes, if there is one.
-fn find_text(segment: &[u8]) -> Option<&[u8]> {
+/// What our note of this type says, if there is one in a segment of notes.
+pub(crate) fn find_note(segment: &[u8], note_type: u32) -> Option<&[u8]> {
     const ALIGNMENT: u64 = 4;
     let mut notes =
         NoteIterator::<FileHeader64<Endianness>>::new(Endianness::Little, ALIGNMENT, segment).ok()?;
     // A damaged note ends the search.
     while let Ok(Some(note)) = notes.next() {
         let name = NOTE_NAME.strip_suffix(&[0]).unwrap_or(&NOTE_NAME);
-        if note.name() == name && note.n_type(Endianness::Little).0 == NOTE_TYPE {
+        if note.name() == name && note.n_type(Endianness::Little).0 == note_type {
             return Some(note.desc());
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! In this order: what was typed, what the environment says, Debian's package as unpacked below `target/` before, the
 //! kernel that this computer runs (if its file is readable; some distributions keep it from users), Debian's package
-//! fetched now ([`package`]).
+//! fetched now (`package.rs`).
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};

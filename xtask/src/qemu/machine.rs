@@ -1,7 +1,7 @@
 //! The machine in QEMU: booted, given programs to run, switched off.
 
 use std::fs::{self, File};
-use std::io::{BufReader, ErrorKind};
+use std::io::BufReader;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,6 +39,9 @@ const HARDWARE: [&str; 12] = [
 /// A machine comes up in 3 to 10 seconds; one that takes this long has stopped on its way.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
 
+/// A dying machine writes its last words in this time.
+const LAST_WORDS_LIMIT: Duration = Duration::from_secs(1);
+
 /// Switching it off takes a tenth of a second.
 const OFF_LIMIT: Duration = Duration::from_secs(5);
 
@@ -59,6 +62,20 @@ pub trait Terminal {
     /// # Errors
     /// When it cannot be passed on.
     fn wrote(&mut self, stream: Stream, bytes: &[u8]) -> std::io::Result<()>;
+}
+
+/// Says what to install where there is no QEMU; before anything is built, as that takes a while.
+///
+/// # Errors
+/// When there is none.
+pub(super) fn need_qemu() -> Result<()> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(QEMU).is_file()) {
+        return Ok(());
+    }
+    bail!(
+        "{QEMU} not found: `apt-get install qemu-system-x86`, or your distribution's package of that program"
+    );
 }
 
 impl Machine {
@@ -90,10 +107,8 @@ impl Machine {
         let mut qemu = command(kernel, folder.path());
         qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(complaints_in(folder.path()))?);
         // Ctrl-C in a terminal reaches the whole process group; QEMU shall go on until the VMM inside has answered.
-        let mut child = qemu.process_group(0).spawn().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => anyhow!("{QEMU} not found: apt-get install qemu-system-x86"),
-            _ => anyhow!("cannot start {QEMU}: {error}"),
-        })?;
+        let child = qemu.process_group(0).spawn();
+        let mut child = child.with_context(|| format!("cannot start {QEMU}"))?;
         let events = listen(child.stdout.take().expect("stdout is piped"));
         let link = Link::to(child);
         let litter = folder.path().to_owned();
@@ -153,13 +168,13 @@ impl Machine {
 
     /// The error that tells of the machine's death: when, and the last words of QEMU and Linux.
     fn died(&self, when: &str) -> anyhow::Error {
-        let status =
-            self.link.close(Duration::ZERO).map_or_else(|error| error.to_string(), |s| s.to_string());
-        let complaints = last_lines(&complaints_in(self.folder.path()));
-        let console = last_lines(&console_in(self.folder.path()));
-        anyhow!(
-            "the machine in QEMU died {when} ({status})\n{QEMU}:\n{complaints}\nLinux's console:\n{console}"
-        )
+        let status = match self.link.close(LAST_WORDS_LIMIT) {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let complaints = last_lines("QEMU", &complaints_in(self.folder.path()));
+        let console = last_lines("Linux", &console_in(self.folder.path()));
+        anyhow!("the machine in QEMU died {when} ({status}){complaints}{console}")
     }
 }
 
@@ -218,10 +233,12 @@ fn listen(stdout: std::process::ChildStdout) -> Receiver<Event> {
     events
 }
 
-fn last_lines(file: &Path) -> String {
+/// The end of what was written to `file`, without what QEMU says about each feature of the CPU that it has not.
+fn last_lines(speaker: &str, file: &Path) -> String {
     const LINES: usize = 25;
     let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
-    let lines: Vec<_> = text.lines().collect();
+    let lines: Vec<_> = text.lines().filter(|line| !line.contains("TCG doesn't support")).collect();
     let lines = &lines[lines.len().saturating_sub(LINES)..];
-    lines.iter().map(|line| format!("  {}\n", line.trim_end())).collect()
+    let lines: String = lines.iter().map(|line| format!("\n  {}", line.trim_end())).collect();
+    if lines.is_empty() { lines } else { format!("\nThe last words of {speaker}:{lines}") }
 }

@@ -4,8 +4,8 @@
 //! SVM in software; a distribution's Linux boots there ([`kernel`]) and loads its own `kvm-amd` ([`modules`]). All that
 //! the machine needs is packed into one archive ([`initramfs`]): our own first process (the crate `second-kvm`), and
 //! the programs to run, linked statically as there are no libraries. Then [`machine`] starts QEMU and talks to that
-//! process: run this, here is stdin; stdout, stderr and the exit code come back as they are. [`run`] and [`test`] are
-//! the commands. Nothing here needs root, and nothing is installed.
+//! process: run this, here is stdin; stdout, stderr and the exit code come back as they are. [`mod@run`] and [`mod@test`]
+//! are the commands. Nothing here needs root, and nothing is installed.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;

@@ -13,7 +13,7 @@ use second_kvm::{Job, Order, Stream};
 
 use super::kernel::Choice;
 use super::link::Link;
-use super::machine::{Machine, Terminal};
+use super::machine::{self, Machine, Terminal};
 use crate::workspace::{self, Profile};
 
 /// Options of the VMM whose value is a path that would have to exist in the machine.
@@ -32,7 +32,6 @@ pub fn run(
     image: &Path,
     guest_part: &[OsString],
 ) -> Result<ExitCode> {
-    check_options(options)?;
     let programs = workspace::build_static(&["vmm", "second-kvm"], profile)?;
     let image_inside = image_inside(image);
     let files = [
@@ -52,7 +51,12 @@ pub fn run(
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
 }
 
-fn check_options(options: &[OsString]) -> Result<()> {
+/// Refuses what cannot work, before anything is built.
+///
+/// # Errors
+/// When there is no QEMU, or one of the VMM's options needs this computer's files.
+pub fn check(options: &[OsString]) -> Result<()> {
+    machine::need_qemu()?;
     for option in options {
         let name = option.to_str().map_or("", |option| option.split('=').next().unwrap_or(option));
         if NEED_FILES_OF_THE_HOST.contains(&name) {

@@ -3,6 +3,7 @@
 //! Here they are compiled, there they run. What cannot run there is said by name and counted as skipped.
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,19 +13,27 @@ use anyhow::{Context, Result, bail};
 use second_kvm::{Job, Order, Stream};
 
 use super::kernel::Choice;
-use super::machine::{Machine, Terminal};
+use super::machine::{self, Machine, Terminal};
 use crate::guest;
-use crate::test::Totals;
-use crate::workspace::{self, Profile};
+use crate::test::{Totals, run_suite};
+use crate::workspace::{self, Built, Profile};
 
 /// Tests that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 5] = [
+const NEED_THIS_COMPUTER: [(&str, &str); 10] = [
     ("add_a_hypercall::", "needs cargo and the sources"),
-    ("documents::", "needs the sources"),
+    ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
+    ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
+    ("foreign_images::", "needs a C compiler"),
+    ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
+    ("images::what_is_no_file_is_refused", "needs mkfifo"),
     ("invariants::", "needs the sources"),
+    ("second_kvm::", "needs QEMU"),
     ("xtask_commands::", "needs cargo and the sources"),
 ];
+
+/// How much longer than here things may take there: emulation makes system calls slow, and fork and exec slower.
+const SLOWNESS: u32 = 8;
 
 /// Where the machine has what the tests need: `tests/harness/mod.rs` reads these variables.
 const GUESTS_INSIDE: &str = "/guests";
@@ -41,6 +50,7 @@ const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
 /// # Errors
 /// When something cannot be built, there is no QEMU, or the machine does not come up. Failing tests are in the totals.
 pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
+    machine::need_qemu()?;
     for profile in PROFILES {
         guest::build_all(profile)?;
     }
@@ -48,8 +58,8 @@ pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
     let suites = suites()?;
     check_names(&suites)?;
 
+    let mut total = boot_tests(filter)?;
     let machine = Machine::boot(&linux.find()?, &files(&programs, &suites)?)?;
-    let mut total = Totals::default();
     for suite in &suites {
         total.add(&suite.run(filter, &machine)?);
     }
@@ -59,61 +69,83 @@ pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
     Ok(total)
 }
 
+/// Runs the tests that boot a machine of their own: ignored elsewhere, as not everybody has QEMU.
+fn boot_tests(filter: Option<&str>) -> Result<Totals> {
+    const SUITE: &str = "second_kvm::";
+    let filter = match filter {
+        None => SUITE,
+        Some(filter) if filter.starts_with(SUITE) => filter,
+        Some(_) => return Ok(Totals::default()),
+    };
+    let mut cargo = workspace::cargo();
+    cargo.args(["test", "--package", "tests", "--", "--ignored", filter]);
+    run_suite(&mut cargo)
+}
+
 /// A compiled suite.
 struct Suite {
-    name: String,
-    binary: PathBuf,
+    built: Built,
     tests: Vec<String>,
 }
 
 impl Suite {
-    fn at(binary: PathBuf) -> Result<Self> {
+    fn of(built: Built) -> Result<Self> {
         // A static program runs anywhere: here, too.
-        let output = Command::new(&binary).args(["--list", "--format", "terse"]).output();
-        let output = output.with_context(|| format!("cannot start {}", binary.display()))?;
+        let output = Command::new(&built.program).args(["--list", "--format", "terse"]).output();
+        let output = output.with_context(|| format!("cannot start {}", built.program.display()))?;
         let list = String::from_utf8_lossy(&output.stdout);
         let tests = list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
-        let name = binary.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { name, binary, tests })
+        Ok(Self { built, tests })
     }
 
+    /// Where the machine has it.
     fn inside(&self) -> String {
-        format!("/suites/{}", self.name)
+        format!("/suites/{}", self.built.program.file_name().unwrap_or_default().display())
+    }
+
+    /// The tests that cannot run in the machine, with the part of [`NEED_THIS_COMPUTER`] that says so.
+    fn not_run(&self, filter: Option<&str>) -> Vec<(&str, (&'static str, &'static str))> {
+        let wanted = self.tests.iter().filter(|test| filter.is_none_or(|filter| test.contains(filter)));
+        let need = |test: &String| NEED_THIS_COMPUTER.into_iter().find(|(part, _)| test.contains(part));
+        wanted.filter_map(|test| Some((test.as_str(), need(test)?))).collect()
     }
 
     fn run(&self, filter: Option<&str>, machine: &Machine) -> Result<Totals> {
-        eprintln!("xtask: in QEMU: {}", self.name);
+        let name = self.built.source.display().to_string();
+        eprintln!("xtask: in QEMU: tests of {name}");
+        let not_run = self.not_run(filter);
         let mut command = vec![self.inside()];
         command.extend(filter.map(str::to_owned));
-        let mut skipped = 0;
-        for test in self.tests.iter().filter(|test| filter.is_none_or(|filter| test.contains(filter))) {
-            if let Some((part, reason)) = NEED_THIS_COMPUTER.iter().find(|(part, _)| test.contains(part)) {
-                println!("test {test} ... not run in QEMU: {reason}");
-                command.extend(["--skip".to_owned(), (*part).to_owned()]);
-                skipped += 1;
-            }
+        for (test, (part, reason)) in &not_run {
+            println!("test {test} ... not run in QEMU: {reason}");
+            command.extend(["--skip".to_owned(), (*part).to_owned()]);
         }
-        let mut environment = super::environment();
-        environment.push(format!("DUET_GUESTS={GUESTS_INSIDE}").into());
-        environment.push(format!("DUET_VMM={VMM_INSIDE}").into());
-        let job = Job { environment, command: command.into_iter().map(Into::into).collect() };
+        let job = Job { environment: environment(), command: command.into_iter().map(Into::into).collect() };
 
         let mut reader = Reader::default();
         let no_input = || drop(machine.link().send(&Order::InputEnd));
         let code = machine.run(job, &mut reader, no_input, Some(SUITE_LIMIT))?;
-        reader.totals.skipped += skipped;
-        reader.totals.judge(code == 0, &self.name, &format!("exit code {code}"));
+        reader.totals.skipped += not_run.len() as u64;
+        reader.totals.judge(code == 0, &name, &format!("exit code {code}"));
         Ok(reader.totals)
     }
 }
 
+fn environment() -> Vec<OsString> {
+    let mut environment = super::environment();
+    environment.push(format!("DUET_GUESTS={GUESTS_INSIDE}").into());
+    environment.push(format!("DUET_VMM={VMM_INSIDE}").into());
+    environment.push(format!("DUET_SLOWNESS={SLOWNESS}").into());
+    environment
+}
+
 /// Compiles the suites that can run without cargo.
 fn suites() -> Result<Vec<Suite>> {
-    let mut binaries =
-        workspace::build_static_tests(&["shared-abi", "vmm", "tests"], &["--lib", "--bins", "--tests"])?;
+    let packages = ["shared-abi", "vmm", "tests"];
+    let mut suites = workspace::build_static_tests(&packages, &["--lib", "--bins", "--tests"])?;
     // The guest's programs are no tests; its library is.
-    binaries.extend(workspace::build_static_tests(&["guest-kernel"], &["--lib"])?);
-    binaries.into_iter().map(Suite::at).collect()
+    suites.extend(workspace::build_static_tests(&["guest-kernel"], &["--lib"])?);
+    suites.into_iter().map(Suite::of).collect()
 }
 
 /// A name above that fits no test is a mistake: the test was renamed, and now runs where it cannot.
@@ -136,7 +168,7 @@ fn files(programs: &Path, suites: &[Suite]) -> Result<Vec<(String, PathBuf)>> {
         let image = guest::directory(profile).join(&program.name);
         files.push((format!("{GUESTS_INSIDE}/{}/{}", profile.directory(), program.name), image));
     }
-    files.extend(suites.iter().map(|suite| (suite.inside(), suite.binary.clone())));
+    files.extend(suites.iter().map(|suite| (suite.inside(), suite.built.program.clone())));
     Ok(files)
 }
 

@@ -8,6 +8,7 @@ mod calls;
 mod ends;
 mod faults;
 mod files;
+mod memory;
 mod prints;
 
 use guest_kernel::{arguments, entry, println};
@@ -18,7 +19,7 @@ entry!(main);
 type Deed = (&'static str, fn());
 
 fn main() {
-    let own = [ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS];
+    let own = [ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS];
     let deeds = || own.into_iter().flatten();
     let name = arguments().next().unwrap_or("list");
     if name == "list" {

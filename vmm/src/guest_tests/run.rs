@@ -1,0 +1,63 @@
+//! One test in a fresh machine.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+
+use crate::config::VmConfig;
+use crate::console::{Captured, Console};
+use crate::error::Result;
+use crate::guest_tests::image::{GuestTest, TestImage};
+use crate::guest_tests::verdict::Verdict;
+use crate::vm::Vm;
+
+/// What all tests of a run have in common.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How long a test may take that says nothing of its own.
+    pub timeout: Duration,
+    /// Makes the writer that shows a test's console while it runs; what it shows is judged all the same.
+    pub show: Option<fn() -> Box<dyn Write + Send>>,
+}
+
+/// Runs one test.
+///
+/// # Errors
+/// What the host could not do. That a test does not hold is in the verdict.
+pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Verdict> {
+    let start = Instant::now();
+    let (console, captured) = Console::capture();
+    let mut config = VmConfig::new(image.kernel());
+    config.arguments = vec![test.name.clone(), test.index.to_string()];
+    config.timeout = Some(test.timeout.unwrap_or(options.timeout));
+    config.console = match options.show {
+        Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
+        None => console,
+    };
+    let report = Vm::build(config)?.run()?;
+    Ok(Verdict::of(test, report, captured.text(), start.elapsed()))
+}
+
+/// A console that is seen and kept.
+struct Both {
+    captured: Captured,
+    shown: Box<dyn Write + Send>,
+}
+
+impl Write for Both {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.captured.write_all(bytes)?;
+        self.shown.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.shown.flush()
+    }
+}
+
+impl fmt::Debug for Both {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Both")
+    }
+}

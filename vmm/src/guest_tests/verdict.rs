@@ -1,0 +1,187 @@
+//! `Verdict`: what a run shows, held against what its test promises.
+
+use std::fmt;
+use std::time::Duration;
+
+use shared_abi::exit_code;
+
+use crate::guest_tests::image::{End, GuestTest};
+use crate::next::StopReason;
+use crate::observe::ExitCounts;
+use crate::report::RunReport;
+
+/// What became of a test.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// Each promise that was not kept, with the test's place in the source.
+    pub complaints: Vec<String>,
+    /// How the run ended.
+    pub report: RunReport,
+    /// What the guest printed.
+    pub console: String,
+    /// How long it took, from making the machine to its end.
+    pub elapsed: Duration,
+}
+
+impl Verdict {
+    /// Judges a run.
+    #[must_use]
+    pub fn of(test: &GuestTest, report: RunReport, console: String, elapsed: Duration) -> Self {
+        let wrong_end = wrong_end(test.end, &report.stop);
+        // A panic that nobody wanted prints, and those exits are nobody's fault.
+        let max_exits = test.max_exits.filter(|_| wrong_end.is_none());
+        let missing_print = missing_print(&test.prints, &console);
+        let complaints = [wrong_end, missing_print, too_many_exits(max_exits, &report)].into_iter().flatten();
+        let complaints = complaints.map(|what| format!("{}:{}: {what}", test.file, test.line)).collect();
+        Self { complaints, report, console, elapsed }
+    }
+
+    /// Whether the test has kept what it promises.
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        self.complaints.is_empty()
+    }
+}
+
+fn wrong_end(end: End, stop: &StopReason) -> Option<String> {
+    let is_right = match (end, stop) {
+        (End::Exit(wanted), StopReason::Exited { code }) => wanted == *code,
+        (End::Fault, StopReason::TripleFault) => true,
+        _ => false,
+    };
+    (!is_right).then(|| format!("{stop}, but should have {end}"))
+}
+
+fn missing_print(wanted: &str, console: &str) -> Option<String> {
+    (!console.contains(wanted)).then(|| format!("the console does not hold {wanted:?}"))
+}
+
+fn too_many_exits(most: Option<u64>, report: &RunReport) -> Option<String> {
+    let exits = own_exits(report);
+    most.filter(|&most| exits > most).map(|most| {
+        format!(
+            "the test took {exits} exits, but at most {most} {} allowed",
+            if most == 1 { "is" } else { "are" }
+        )
+    })
+}
+
+/// The exits that the test caused itself: not a signal's, and not the one that ends it, which every test has.
+fn own_exits(report: &RunReport) -> u64 {
+    let caused = report.exits.total() - report.exits.interrupted;
+    match report.stop {
+        StopReason::TimedOut { .. } | StopReason::Interrupted => caused,
+        _ => caused.saturating_sub(1),
+    }
+}
+
+impl fmt::Display for End {
+    /// What a test should have done.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exit(exit_code::SUCCESS) => f.write_str("returned"),
+            Self::Exit(exit_code::PANICKED) => f.write_str("panicked"),
+            Self::Exit(code) => write!(f, "ended with exit code {code}"),
+            Self::Fault => f.write_str("died of an exception"),
+        }
+    }
+}
+
+impl fmt::Display for Verdict {
+    /// The complaints, each on its line; the report; the console. Without a newline at the end.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for complaint in &self.complaints {
+            writeln!(f, "{complaint}")?;
+        }
+        write!(f, "report: {}", self.report.stop)?;
+        if let Some(rip) = self.report.rip {
+            write!(f, "; RIP {rip}")?;
+        }
+        write!(f, "; exits: {}; {:.1?}", Kinds(&self.report.exits), self.elapsed)?;
+        match self.console.trim_end_matches('\n') {
+            "" => write!(f, "\nconsole: nothing"),
+            console => write!(f, "\nconsole:\n{console}"),
+        }
+    }
+}
+
+/// `2 hypercall, 1 pio_out`
+struct Kinds<'a>(&'a ExitCounts);
+
+impl fmt::Display for Kinds<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ExitCounts { pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal } =
+            self.0;
+        let kinds = [
+            (pio_in, "pio_in"),
+            (pio_out, "pio_out"),
+            (hypercall, "hypercall"),
+            (mmio_read, "mmio_read"),
+            (mmio_write, "mmio_write"),
+            (halt, "halt"),
+            (interrupted, "interrupted"),
+            (fatal, "fatal"),
+        ];
+        let seen = kinds.iter().filter(|(count, _)| **count > 0);
+        let words: Vec<_> = seen.map(|(count, kind)| format!("{count} {kind}")).collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn test() -> GuestTest {
+        GuestTest {
+            index: 0,
+            name: "a::claim".into(),
+            file: "a.rs".into(),
+            line: 7,
+            end: End::Exit(0),
+            prints: String::new(),
+            max_exits: None,
+            timeout: None,
+            is_ignored: false,
+        }
+    }
+
+    fn verdict(test: &GuestTest, stop: StopReason, hypercalls: u64, console: &str) -> Verdict {
+        let exits = ExitCounts { hypercall: hypercalls, pio_out: 1, interrupted: 3, ..ExitCounts::default() };
+        let report = RunReport { stop, rip: None, exits };
+        Verdict::of(test, report, console.into(), Duration::from_millis(2))
+    }
+
+    #[test]
+    fn the_exit_that_ends_a_test_and_signals_are_not_its_budgets() {
+        let test = GuestTest { max_exits: Some(2), ..test() };
+        assert!(verdict(&test, StopReason::Exited { code: 0 }, 2, "").has_held());
+        let complaints = verdict(&test, StopReason::Exited { code: 0 }, 3, "").complaints;
+        assert_eq!(complaints, ["a.rs:7: the test took 3 exits, but at most 2 are allowed"]);
+    }
+
+    #[test]
+    fn a_wrong_end_is_told_with_the_right_one() {
+        for (end, stop, complaint) in [
+            (End::Exit(0), StopReason::Exited { code: 101 }, "the guest panicked, but should have returned"),
+            (End::Exit(101), StopReason::Exited { code: 0 }, "exit code 0, but should have panicked"),
+            (End::Exit(7), StopReason::Exited { code: 8 }, "code 8, but should have ended with exit code 7"),
+            (End::Fault, StopReason::Exited { code: 0 }, "but should have died of an exception"),
+            (End::Exit(0), StopReason::TripleFault, "a triple fault, but should have returned"),
+        ] {
+            let verdict = verdict(&GuestTest { end, ..test() }, stop, 0, "");
+            assert!(verdict.complaints[0].starts_with("a.rs:7: "), "{verdict}");
+            assert!(verdict.complaints[0].ends_with(complaint), "{verdict}");
+        }
+    }
+
+    #[test]
+    fn every_broken_promise_is_told_and_the_console_shown() {
+        let test = GuestTest { prints: "hello".into(), max_exits: Some(0), ..test() };
+        let verdict = verdict(&test, StopReason::Exited { code: 0 }, 1, "bye\n");
+        assert_eq!(verdict.complaints.len(), 2);
+        let text = verdict.to_string();
+        assert!(text.contains("exits: 1 pio_out, 1 hypercall, 3 interrupted; 2.0ms"), "{text}");
+        assert!(text.ends_with("\nconsole:\nbye"), "{text}");
+    }
+}

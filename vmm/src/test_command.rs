@@ -1,0 +1,94 @@
+//! `vmm test`: the tests of an image, with libtest's options and output.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use vmm::guest_tests::junit::{self, Case, Outcome};
+use vmm::guest_tests::{self, GuestTest, Options, TestImage, TestListError};
+use vmm::{Error, Result};
+
+use crate::cli::Test;
+
+/// Runs the tests that are asked for. That some fail is the exit code, which is libtest's.
+///
+/// # Errors
+/// When the image cannot be read, or the file of results not be written.
+pub(crate) fn run(arguments: Test) -> Result<ExitCode> {
+    let path = &arguments.image;
+    let no_list = || Error::TestList { path: path.clone(), source: TestListError::None };
+    let image = Arc::new(TestImage::open(path)?.ok_or_else(no_list)?);
+    let shown = arguments.libtest.nocapture.then_some(stdout as fn() -> _);
+    let options = Options { timeout: arguments.timeout, show: shown };
+
+    let outcomes = Arc::new(Outcomes::default());
+    let trials = image.tests().iter().map(|test| {
+        let (image, test, outcomes) = (Arc::clone(&image), test.clone(), Arc::clone(&outcomes));
+        let again = format!("again: vmm run {} -- {}", path.display(), test.name);
+        let is_ignored = test.is_ignored;
+        Trial::test(test.name.clone(), move || outcomes.run(&image, &test, &options, &again))
+            .with_ignored_flag(is_ignored)
+    });
+    let conclusion = libtest_mimic::run(&arguments.libtest, trials.collect());
+    if let Some(file) = &arguments.junit {
+        let suite = path.file_name().unwrap_or_default().to_string_lossy();
+        junit::write(file, &suite, &outcomes.cases(image.tests(), &arguments.libtest))?;
+    }
+    Ok(conclusion.exit_code())
+}
+
+fn stdout() -> Box<dyn Write + Send> {
+    Box::new(io::stdout())
+}
+
+/// What became of the tests that have run, by name.
+#[derive(Default)]
+struct Outcomes(Mutex<BTreeMap<String, Outcome>>);
+
+impl Outcomes {
+    /// Runs a test and keeps what became of it.
+    fn run(
+        &self,
+        image: &TestImage,
+        test: &GuestTest,
+        options: &Options,
+        again: &str,
+    ) -> std::result::Result<(), Failed> {
+        let start = Instant::now();
+        let failure = match guest_tests::run(image, test, options) {
+            Ok(verdict) if verdict.has_held() => None,
+            Ok(verdict) => Some(format!("{verdict}\n{again}")),
+            Err(error) => Some(format!("{}:{}: {}", test.file, test.line, crate::chain(&error))),
+        };
+        let outcome = outcome(start.elapsed(), failure.as_deref());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(test.name.clone(), outcome);
+        failure.map_or(Ok(()), |text| Err(Failed::from(text)))
+    }
+
+    /// All tests that the filters leave; those that have not run were skipped.
+    fn cases(&self, tests: &[GuestTest], arguments: &Arguments) -> Vec<Case> {
+        let mut outcomes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_left = |test: &&GuestTest| {
+            let trial = Trial::test(test.name.clone(), || Ok(())).with_ignored_flag(test.is_ignored);
+            !arguments.is_filtered_out(&trial)
+        };
+        let case = |test: &GuestTest| Case {
+            name: test.name.clone(),
+            file: test.file.clone(),
+            line: test.line,
+            outcome: outcomes.remove(&test.name).unwrap_or(Outcome::Skipped),
+        };
+        tests.iter().filter(is_left).map(case).collect()
+    }
+}
+
+fn outcome(time: Duration, failure: Option<&str>) -> Outcome {
+    let Some(text) = failure else {
+        return Outcome::Passed(time);
+    };
+    let message = text.lines().next().unwrap_or_default();
+    Outcome::Failed { time, message: message.to_owned(), text: text.to_owned() }
+}
