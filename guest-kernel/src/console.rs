@@ -156,14 +156,18 @@ mod tests {
     use super::*;
     use crate::guest_test;
 
-    #[guest_test(max_exits = 1, prints = "not yet")]
-    fn a_line_waits_until_it_is_dropped() {
+    #[guest_test(max_exits = 1, prints = "now")]
+    fn a_line_is_sent_when_it_is_dropped() {
         let mut line = Line::new();
-        line.write_str("not yet").expect("a line takes all");
-        assert_eq!(line.length, 7);
-        assert_eq!(hypercall::exit_count(), 1);
-        // What the line holds is sent behind the end of this test's budget, and nothing else is.
-        core::mem::forget(line);
-        send(b"");
+        line.write_str("now").expect("a line takes all");
+        assert_eq!(line.length, 3);
+    }
+
+    #[guest_test(max_exits = 2, prints = "then this")]
+    fn a_full_line_is_sent_before_more_is_put_in() {
+        let mut line = Line::new();
+        line.length = Line::SIZE;
+        line.write_str("then this").expect("a line takes all");
+        assert_eq!(line.length, 9);
     }
 }

@@ -135,26 +135,31 @@ pub enum MemorySizeError {
 impl FromStr for MemorySize {
     type Err = MemorySizeError;
 
-    /// Reads `2M`, `64G`, `4096K` or a number of bytes. K, M, G are powers of 1024; `B` and `iB` may follow.
+    /// Reads a size as [`parse_bytes`] does, and checks it.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let not_a_size = || MemorySizeError::NotASize(text.to_owned());
-        let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (digits, unit) = text.split_at(digits_end);
-        let shift = match unit.to_ascii_lowercase().as_str() {
-            "" | "b" => 0,
-            "k" | "kb" | "kib" => 10,
-            "m" | "mb" | "mib" => 20,
-            "g" | "gb" | "gib" => 30,
-            "t" | "tb" | "tib" => 40,
-            _ => return Err(not_a_size()),
-        };
-        if digits.is_empty() {
-            return Err(not_a_size());
-        }
-        // More digits than 64 bits hold are a size, only too large a one.
-        let number: u64 = digits.parse().unwrap_or(u64::MAX);
-        Self::new(number.saturating_mul(1 << shift))
+        Self::new(parse_bytes(text).ok_or_else(|| MemorySizeError::NotASize(text.to_owned()))?)
     }
+}
+
+/// Reads `2M`, `64G`, `4096K` or a number of bytes. K, M, G, T are powers of 1024; `B` and `iB` may follow. More than 64
+/// bits hold is `u64::MAX`: a size, only too large a one. `None` when it is no size.
+#[must_use]
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let digits_end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(digits_end);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 0,
+        "k" | "kb" | "kib" => 10,
+        "m" | "mb" | "mib" => 20,
+        "g" | "gb" | "gib" => 30,
+        "t" | "tb" | "tib" => 40,
+        _ => return None,
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number: u64 = digits.parse().unwrap_or(u64::MAX);
+    Some(number.saturating_mul(1 << shift))
 }
 
 impl fmt::Display for MemorySize {

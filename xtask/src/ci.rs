@@ -25,7 +25,16 @@ pub fn lint() -> Result<ExitCode> {
     let checks: [&[&str]; 4] = [
         &["fmt", "--all", "--check"],
         &["clippy", "--workspace", "--all-targets", "--", "-Dwarnings"],
-        &["clippy", "--package", "guest-kernel", "--target", target::GUEST, "--all-targets", "--", "-Dwarnings"],
+        &[
+            "clippy",
+            "--package",
+            "guest-kernel",
+            "--target",
+            target::GUEST,
+            "--all-targets",
+            "--",
+            "-Dwarnings",
+        ],
         &["doc", "--workspace", "--no-deps"],
     ];
     for check in checks {
