@@ -146,10 +146,10 @@ fn json_has_an_event_for_every_test() {
 
 #[test]
 fn junit_has_a_case_for_every_test() {
-    let file = tempfile::NamedTempFile::new().expect("a file");
-    let path = file.path().to_str().expect("UTF-8");
-    test(&["--skip", "endless_loop", "--junit", path]);
-    let xml = fs::read_to_string(path).expect("written");
+    let folder = tempfile::tempdir().expect("a folder");
+    test(&["--skip", "endless_loop", "--junit", folder.path().to_str().expect("UTF-8")]);
+    let xml = fs::read_to_string(folder.path().join("failing.xml")).expect("written");
+    assert!(xml.contains("<testsuite name=\"failing\""), "{xml}");
     assert!(xml.contains(r#"tests="10" failures="8" errors="0" skipped="1""#), "{xml}");
     let case = format!(r#"name="wrong_assertion" file="{SOURCE}" line=""#);
     assert!(xml.contains(&case), "{xml}");

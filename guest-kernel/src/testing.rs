@@ -20,10 +20,14 @@
 //!
 //! A test holds when it returns, or returns `Ok`. Between the parentheses stand, in any number, the functions of
 //! [`GuestTest`]: other ways to end, and budgets. The exits of a budget are all that the test causes itself, beside the
-//! one that ends it.
+//! one that ends it. There is no budget of instructions: only stepping through a test could count them.
 //!
-//! A test image has no `main`: what `entry!` makes of it runs the one test that the guest's first argument names. Where the
-//! tests are, the host reads from the image (`shared-abi/src/guest_test.rs`); it runs them in `vmm/src/guest_tests/`.
+//! In a package of your own, `harness = false` must stand beside the program in `Cargo.toml`: `rustc --test` needs a
+//! library that the target does not have. Here `guest-kernel/libtest` stands in for it.
+//!
+//! A test image has no `main`: what `entry!` makes of it runs the one test that the guest's first argument names. Where
+//! the tests are, the host reads from the image (`shared-abi/src/guest_test.rs`); it runs them in
+//! `vmm/src/guest_tests/`.
 
 use core::fmt::Debug;
 

@@ -1,6 +1,6 @@
 //! What the host tells the kernel at start.
 //!
-//! The host writes one [`BootInfo`] at [`layout::BOOT_INFO`](crate::layout::BOOT_INFO) and puts that address into
+//! The host writes one [`BootInfo`] at [`layout::BOOT_INFO`] and puts that address into
 //! RDI, where the first Rust function of the guest expects its first argument. The guest maps the page read-only.
 //!
 //! Host side: `vmm/src/boot/boot_info.rs`. Guest side: `guest-kernel/src/boot.rs`.

@@ -60,7 +60,7 @@ pub struct TestRecord<Pointer = Gva, Function = Gva> {
 }
 
 shared_enum! {
-    /// How a test must end.
+    /// How a test must end. An exception that the guest's own handler has caught will be one more.
     pub enum Ending {
         /// With an exit code: 0 unless told otherwise, [`PANICKED`](crate::exit_code::PANICKED) for a panic.
         Exit = 0,

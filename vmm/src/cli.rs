@@ -102,8 +102,8 @@ pub(crate) struct Test {
     /// The tests: an image that `cargo test --no-run` builds.
     pub(crate) image: PathBuf,
 
-    /// Write the results as JUnit's XML.
-    #[arg(long, value_name = "FILE")]
+    /// Write the results as JUnit's XML: to this file, or to one of the image's own in this folder.
+    #[arg(long, value_name = "PATH")]
     pub(crate) junit: Option<PathBuf>,
 
     /// Stop a test after this time, unless it has a time limit of its own.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -33,11 +34,22 @@ pub(crate) fn run(arguments: Test) -> Result<ExitCode> {
             .with_ignored_flag(is_ignored)
     });
     let conclusion = libtest_mimic::run(&arguments.libtest, trials.collect());
-    if let Some(file) = &arguments.junit {
-        let suite = path.file_name().unwrap_or_default().to_string_lossy();
-        junit::write(file, &suite, &outcomes.cases(image.tests(), &arguments.libtest))?;
+    if let Some(junit) = &arguments.junit {
+        let suite = suite_name(path);
+        let file = if junit.is_dir() { junit.join(format!("{suite}.xml")) } else { junit.clone() };
+        junit::write(&file, &suite, &outcomes.cases(image.tests(), &arguments.libtest))?;
     }
     Ok(conclusion.exit_code())
+}
+
+/// The name of an image, without what cargo puts behind it: `selftest` of `selftest-0123456789abcdef`.
+fn suite_name(image: &Path) -> String {
+    let name = image.file_name().unwrap_or_default().to_string_lossy();
+    let is_hash = |hash: &str| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match name.rsplit_once('-') {
+        Some((name, hash)) if is_hash(hash) => name.to_owned(),
+        _ => name.into_owned(),
+    }
 }
 
 fn stdout() -> Box<dyn Write + Send> {

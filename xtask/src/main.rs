@@ -41,6 +41,9 @@ enum Command {
         /// Only tests that run inside a guest, each in a machine of its own.
         #[arg(long, conflicts_with = "kvm")]
         guest: bool,
+        /// With --guest: options of `vmm test`, such as `--nocapture` or `--junit FOLDER`.
+        #[arg(last = true, requires = "guest", value_name = "OPTION")]
+        words: Vec<OsString>,
         #[command(flatten)]
         options: qemu::Options,
     },
@@ -70,7 +73,7 @@ fn main() -> ExitCode {
         Command::Run { words } => run::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
-        Command::Test { filter, guest: true, .. } => test::run_in_guests(filter.as_deref()),
+        Command::Test { filter, guest: true, words, .. } => test::run_in_guests(filter.as_deref(), &words),
         Command::Test { filter, options, .. } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),

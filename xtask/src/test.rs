@@ -2,6 +2,7 @@
 //!
 //! The suites run one after the other and print what libtest prints; the last line adds them up.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, ExitCode, Stdio};
 
@@ -25,14 +26,14 @@ pub fn run(filter: Option<&str>, options: &qemu::Options) -> Result<ExitCode> {
     Ok(total.conclude())
 }
 
-/// Runs the tests inside guests, or those whose name contains `filter`.
+/// Runs the tests inside guests, or those whose name contains `filter`, with these options of `vmm test`.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_in_guests(filter: Option<&str>) -> Result<ExitCode> {
+pub fn run_in_guests(filter: Option<&str>, options: &[OsString]) -> Result<ExitCode> {
     target::ensure(target::GUEST)?;
-    let mut suite = suite(&IN_GUESTS);
-    suite.args(filter);
+    let mut suite = in_guests();
+    suite.arg("--").args(filter).args(options);
     Ok(run_suite(&mut suite)?.conclude())
 }
 
@@ -51,6 +52,11 @@ fn run_here(filter: Option<&str>) -> Result<Totals> {
 
 /// In guests, the guest's programs are tests, too; cargo's runner for the target gives each test its own machine.
 const IN_GUESTS: [&str; 6] = ["test", "--package", "guest-kernel", "--target", target::GUEST, "--tests"];
+
+/// The tests inside guests.
+pub(crate) fn in_guests() -> Command {
+    suite(&IN_GUESTS)
+}
 
 fn suites() -> Vec<Command> {
     // The guest's programs are no tests of the host; its library is.

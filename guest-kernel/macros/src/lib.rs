@@ -1,5 +1,5 @@
-//! `#[guest_test]`. Attributes must come from a crate of their own, which the compiler loads; so this one only finds the
-//! function's name, and `register_test!` in `guest-kernel/src/testing.rs` does the rest.
+//! `#[guest_test]`. Attributes must come from a crate of their own, which the compiler loads; so this one only finds
+//! the function's name, and `register_test!` in `guest-kernel/src/testing.rs` does the rest.
 
 use proc_macro::{TokenStream, TokenTree};
 

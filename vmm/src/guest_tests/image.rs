@@ -80,7 +80,7 @@ pub enum TestListError {
         size: u64,
     },
     /// A value that means nothing.
-    #[error("a test has {what} {value:#x}, which means nothing")]
+    #[error("{what} has the value or size {value:#x}, which means nothing")]
     Meaningless {
         /// The field.
         what: &'static str,
@@ -123,6 +123,9 @@ impl TestImage {
 
 type Header = elf::ProgramHeader64<LittleEndian>;
 
+/// A longer text is not read: many records may lead to the same one.
+const MAX_TEXT_SIZE: u64 = 4096;
+
 /// The file, as its segments see it.
 struct Segments<'a> {
     file: &'a [u8],
@@ -154,9 +157,16 @@ impl<'a> Segments<'a> {
     }
 
     fn text(&self, what: &'static str, gva: Gva, size: u64) -> Result<String, TestListError> {
-        let bytes = if size == 0 { &[] } else { self.bytes(what, gva, size)? };
-        // It may be shown on a terminal.
-        Ok(String::from_utf8_lossy(bytes).replace(|c: char| c.is_control() && c != '\n', "\u{FFFD}"))
+        match size {
+            0 => Ok(String::new()),
+            1..=MAX_TEXT_SIZE => Ok(String::from_utf8_lossy(self.bytes(what, gva, size)?).into_owned()),
+            _ => Err(TestListError::Meaningless { what, value: size }),
+        }
+    }
+
+    /// Text that is shown, perhaps on a terminal.
+    fn shown(&self, what: &'static str, gva: Gva, size: u64) -> Result<String, TestListError> {
+        Ok(self.text(what, gva, size)?.replace(char::is_control, "\u{FFFD}"))
     }
 
     fn tests(&self, note: &[u8]) -> Result<Vec<GuestTest>, TestListError> {
@@ -172,8 +182,8 @@ impl<'a> Segments<'a> {
     fn test(&self, index: usize, record: &TestRecord) -> Result<GuestTest, TestListError> {
         Ok(GuestTest {
             index,
-            name: self.text("the name of a test", record.name, record.name_size)?,
-            file: self.text("the file of a test", record.file, record.file_size)?,
+            name: self.shown("the name of a test", record.name, record.name_size)?,
+            file: self.shown("the file of a test", record.file, record.file_size)?,
             line: record.line,
             end: end(record)?,
             prints: self.text("what a test prints", record.prints, record.prints_size)?,
@@ -188,11 +198,12 @@ fn end(record: &TestRecord) -> Result<End, TestListError> {
     let meaningless = |what, value| TestListError::Meaningless { what, value };
     match Ending::from_number(record.ending) {
         Some(Ending::Exit) => {
-            let code = u32::try_from(record.code).map_err(|_| meaningless("the exit code", record.code))?;
+            let code = u32::try_from(record.code)
+                .map_err(|_| meaningless("the exit code of a test", record.code))?;
             Ok(End::Exit(code))
         }
         Some(Ending::Fault) => Ok(End::Fault),
-        None => Err(meaningless("the ending", record.ending)),
+        None => Err(meaningless("the ending of a test", record.ending)),
     }
 }
 

@@ -25,13 +25,20 @@ struct Ends {
     qemu: Mutex<Child>,
     /// Whether a signal is for the program inside.
     forwards_signals: AtomicBool,
+    /// Whether a signal ends all this: then its thread has the last word.
+    is_ending: AtomicBool,
 }
 
 impl Link {
     /// The link to a QEMU whose stdin is piped.
     pub(super) fn to(mut qemu: Child) -> Self {
         let orders = Mutex::new(qemu.stdin.take());
-        Self(Arc::new(Ends { orders, qemu: Mutex::new(qemu), forwards_signals: AtomicBool::new(false) }))
+        Self(Arc::new(Ends {
+            orders,
+            qemu: Mutex::new(qemu),
+            forwards_signals: AtomicBool::default(),
+            is_ending: AtomicBool::default(),
+        }))
     }
 
     pub(super) fn send(&self, order: &Order) -> io::Result<()> {
@@ -48,6 +55,9 @@ impl Link {
 
     /// Ends the machine, in good order if it takes less than `patience`.
     pub(super) fn close(&self, patience: Duration) -> io::Result<ExitStatus> {
+        while self.0.is_ending.load(Ordering::Relaxed) {
+            thread::park();
+        }
         drop(lock(&self.0.orders).take());
         let end = Instant::now() + patience;
         while Instant::now() < end {
@@ -78,6 +88,7 @@ impl Link {
                 if forward && link.send(&Order::Signal(signal)).is_ok() {
                     continue;
                 }
+                link.0.is_ending.store(true, Ordering::Relaxed);
                 drop(link.kill());
                 clean_up();
                 std::process::exit(128 + signal);

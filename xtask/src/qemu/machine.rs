@@ -1,7 +1,7 @@
 //! The machine in QEMU: booted, given programs to run, switched off.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read, Seek};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -21,20 +21,7 @@ use super::modules::Modules;
 const QEMU: &str = "qemu-system-x86_64";
 
 /// One CPU: with two, `kvm_amd` on this emulated SVM has been seen to lock up.
-const HARDWARE: [&str; 12] = [
-    "-accel",
-    "tcg",
-    "-cpu",
-    "EPYC,+svm,+npt",
-    "-smp",
-    "1",
-    "-m",
-    "2048",
-    "-display",
-    "none",
-    "-nodefaults",
-    "-no-reboot",
-];
+const HARDWARE: &str = "-accel tcg -cpu EPYC,+svm,+npt -smp 1 -m 2048 -display none -nodefaults -no-reboot";
 
 /// A machine comes up in 3 to 10 seconds; one that takes this long has stopped on its way.
 const BOOT_LIMIT: Duration = Duration::from_secs(180);
@@ -49,7 +36,10 @@ const OFF_LIMIT: Duration = Duration::from_secs(5);
 pub struct Machine {
     link: Link,
     events: Receiver<Event>,
-    folder: TempDir,
+    /// What QEMU says on its stderr.
+    complaints: File,
+    /// What Linux, and our first process, say on the console.
+    console: File,
 }
 
 /// A file for the machine: its absolute path there, and where it is here.
@@ -87,9 +77,9 @@ impl Machine {
         let start = Instant::now();
         fs::create_dir_all(super::directory())?;
         let folder = tempfile::Builder::new().prefix("machine-").tempdir_in(super::directory())?;
-        pack(kernel, files, &initramfs_in(folder.path()))?;
+        pack(kernel, files, &folder.path().join(INITRAMFS))?;
         eprintln!("xtask: booting Linux {} in QEMU, which emulates a CPU with SVM", kernel.release());
-        let machine = Self::start(kernel, folder)?;
+        let machine = Self::start(kernel, &folder)?;
         match machine.events.recv_timeout(BOOT_LIMIT) {
             Ok(Event::Ready) => {}
             Ok(Event::Failed(reason)) => bail!("the machine in QEMU is not usable: {reason}"),
@@ -103,9 +93,13 @@ impl Machine {
         Ok(machine)
     }
 
-    fn start(kernel: &Kernel, folder: TempDir) -> Result<Self> {
-        let mut qemu = command(kernel, folder.path());
-        qemu.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(File::create(complaints_in(folder.path()))?);
+    /// Starts QEMU with `folder`, which it needs until the machine is ready.
+    fn start(kernel: &Kernel, folder: &TempDir) -> Result<Self> {
+        let new_file =
+            |name| File::options().read(true).append(true).create(true).open(folder.path().join(name));
+        let (complaints, console) = (new_file(COMPLAINTS)?, new_file(CONSOLE)?);
+        let mut qemu = command(&std::path::absolute(&kernel.image)?);
+        qemu.current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(complaints.try_clone()?);
         // Ctrl-C in a terminal reaches the whole process group; QEMU shall go on until the VMM inside has answered.
         let child = qemu.process_group(0).spawn();
         let mut child = child.with_context(|| format!("cannot start {QEMU}"))?;
@@ -113,7 +107,7 @@ impl Machine {
         let link = Link::to(child);
         let litter = folder.path().to_owned();
         link.listen_to_signals(move || drop(fs::remove_dir_all(&litter)))?;
-        Ok(Self { link, events, folder })
+        Ok(Self { link, events, complaints, console })
     }
 
     /// The way to the machine.
@@ -172,8 +166,8 @@ impl Machine {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        let complaints = last_lines("QEMU", &complaints_in(self.folder.path()));
-        let console = last_lines("Linux", &console_in(self.folder.path()));
+        let complaints = last_lines("QEMU", &self.complaints);
+        let console = last_lines("Linux", &self.console);
         anyhow!("the machine in QEMU died {when} ({status}){complaints}{console}")
     }
 }
@@ -185,17 +179,10 @@ impl Drop for Machine {
     }
 }
 
-fn initramfs_in(folder: &Path) -> PathBuf {
-    folder.join("initramfs")
-}
-
-fn console_in(folder: &Path) -> PathBuf {
-    folder.join("console")
-}
-
-fn complaints_in(folder: &Path) -> PathBuf {
-    folder.join("qemu")
-}
+/// Files in a machine's folder, which is QEMU's working directory.
+const INITRAMFS: &str = "initramfs";
+const CONSOLE: &str = "console";
+const COMPLAINTS: &str = "complaints";
 
 fn pack(kernel: &Kernel, files: &Files, archive: &Path) -> Result<()> {
     let mut initramfs = Initramfs::create(archive)?;
@@ -206,13 +193,12 @@ fn pack(kernel: &Kernel, files: &Files, archive: &Path) -> Result<()> {
     initramfs.finish()
 }
 
-fn command(kernel: &Kernel, folder: &Path) -> Command {
+fn command(kernel: &Path) -> Command {
     let mut qemu = Command::new(QEMU);
-    qemu.args(HARDWARE);
-    qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs_in(folder));
+    qemu.args(HARDWARE.split(' ')).arg("-kernel").arg(kernel).args(["-initrd", INITRAMFS]);
     // What stands behind `--` are arguments of /init.
     qemu.args(["-append", &format!("console=ttyS0 quiet panic=-1 mitigations=off -- {CONSENT}")]);
-    qemu.arg("-serial").arg(format!("file:{}", console_in(folder).display()));
+    qemu.args(["-serial", &format!("file:{CONSOLE}")]);
     qemu.args(["-device", "virtio-serial-pci", "-chardev", "stdio,id=link,signal=off"]);
     qemu.args(["-device", &format!("virtserialport,chardev=link,name={PORT}")]);
     qemu
@@ -234,9 +220,12 @@ fn listen(stdout: std::process::ChildStdout) -> Receiver<Event> {
 }
 
 /// The end of what was written to `file`, without what QEMU says about each feature of the CPU that it has not.
-fn last_lines(speaker: &str, file: &Path) -> String {
+fn last_lines(speaker: &str, mut file: &File) -> String {
     const LINES: usize = 25;
-    let text = fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+    let mut bytes = Vec::new();
+    // What cannot be read is not shown: this is part of an error already.
+    drop(file.rewind().and_then(|()| file.read_to_end(&mut bytes)));
+    let text = String::from_utf8_lossy(&bytes);
     let lines: Vec<_> = text.lines().filter(|line| !line.contains("TCG doesn't support")).collect();
     let lines = &lines[lines.len().saturating_sub(LINES)..];
     let lines: String = lines.iter().map(|line| format!("\n  {}", line.trim_end())).collect();

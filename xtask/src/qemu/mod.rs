@@ -25,8 +25,7 @@ pub mod run;
 pub mod test;
 
 /// Which KVM runs the guests, as people type it.
-#[derive(Clone, Debug, Default, Parser, PartialEq, Eq)]
-#[command(no_binary_name = true, disable_help_flag = true)]
+#[derive(clap::Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct Options {
     /// Which KVM runs the guests.
     #[arg(long, value_enum, default_value_t)]
@@ -35,6 +34,16 @@ pub struct Options {
     #[command(flatten)]
     pub linux: kernel::Choice,
 }
+
+/// [`Options`] without a command around them.
+#[derive(Debug, Parser)]
+#[command(no_binary_name = true, disable_help_flag = true, override_usage = USAGE)]
+struct Words {
+    #[command(flatten)]
+    options: Options,
+}
+
+const USAGE: &str = "cargo xtask run [--kvm host|qemu] [--kernel FILE --modules DIR] ...";
 
 /// A word for a KVM.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -81,7 +90,7 @@ impl Options {
                 ours.extend(words.next().cloned());
             }
         }
-        Ok((Self::try_parse_from(ours)?, others))
+        Ok((Words::try_parse_from(ours)?.options, others))
     }
 }
 

@@ -88,9 +88,11 @@ fn quietly(command: &mut Command) -> Result<()> {
     let output = command.output().with_context(|| format!("cannot start `{words}`; {REMEDY}"))?;
     if !output.status.success() {
         let complaint = String::from_utf8_lossy(&output.stderr);
+        // apt warns of what does not matter here, such as who it runs as.
+        let errors: Vec<_> = complaint.lines().filter(|line| !line.starts_with("W: ")).collect();
         bail!(
-            "`{words}` failed: {}. Its lists may be old: run `apt-get update` as root; or {REMEDY}",
-            complaint.trim()
+            "`{words}` failed: {}\nIts lists may be old: run `apt-get update` as root; or {REMEDY}",
+            errors.join("\n")
         );
     }
     Ok(())

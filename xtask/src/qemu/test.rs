@@ -56,7 +56,7 @@ pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
         guest::build_all(profile)?;
     }
     let programs = workspace::build_static(&["vmm", "second-kvm"], Profile::Debug)?;
-    let suites = suites()?;
+    let suites = suites(&programs.join("vmm"))?;
     check_names(&suites)?;
 
     let mut total = boot_tests(filter)?;
@@ -86,17 +86,22 @@ fn boot_tests(filter: Option<&str>) -> Result<Totals> {
 /// A compiled suite.
 struct Suite {
     built: Built,
+    /// What runs it in the machine: nothing, or the VMM when the tests are inside guests.
+    runner: &'static [&'static str],
     tests: Vec<String>,
 }
 
 impl Suite {
+    /// Tests that are a program of their own. A static program runs anywhere: here, too.
     fn of(built: Built) -> Result<Self> {
-        // A static program runs anywhere: here, too.
-        let output = Command::new(&built.program).args(["--list", "--format", "terse"]).output();
-        let output = output.with_context(|| format!("cannot start {}", built.program.display()))?;
-        let list = String::from_utf8_lossy(&output.stdout);
-        let tests = list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
-        Ok(Self { built, tests })
+        let tests = list(&mut Command::new(&built.program))?;
+        Ok(Self { built, runner: &[], tests })
+    }
+
+    /// Tests inside guests.
+    fn in_guests(built: Built, vmm: &Path) -> Result<Self> {
+        let tests = list(Command::new(vmm).arg("test").arg(&built.program))?;
+        Ok(Self { built, runner: &[VMM_INSIDE, "test"], tests })
     }
 
     /// Where the machine has it.
@@ -115,7 +120,8 @@ impl Suite {
         let name = self.built.source.display().to_string();
         eprintln!("xtask: in QEMU: tests of {name}");
         let not_run = self.not_run(filter);
-        let mut command = vec![self.inside()];
+        let mut command: Vec<_> = self.runner.iter().map(|&word| word.to_owned()).collect();
+        command.push(self.inside());
         command.extend(filter.map(str::to_owned));
         for (test, (part, reason)) in &not_run {
             println!("test {test} ... not run in QEMU: {reason}");
@@ -132,6 +138,14 @@ impl Suite {
     }
 }
 
+/// The names of the tests that `command` would run.
+fn list(command: &mut Command) -> Result<Vec<String>> {
+    let output = command.args(["--list", "--format", "terse"]).output();
+    let output = output.with_context(|| format!("cannot start `{}`", workspace::words(command)))?;
+    let list = String::from_utf8_lossy(&output.stdout);
+    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
+}
+
 fn environment() -> Vec<OsString> {
     let mut environment = super::environment();
     environment.push(format!("DUET_GUESTS={GUESTS_INSIDE}").into());
@@ -141,12 +155,17 @@ fn environment() -> Vec<OsString> {
 }
 
 /// Compiles the suites that can run without cargo.
-fn suites() -> Result<Vec<Suite>> {
+fn suites(vmm: &Path) -> Result<Vec<Suite>> {
     let packages = ["shared-abi", "vmm", "tests"];
     let mut suites = workspace::build_static_tests(&packages, &["--lib", "--bins", "--tests"])?;
     // The guest's programs are no tests; its library is.
     suites.extend(workspace::build_static_tests(&["guest-kernel"], &["--lib"])?);
-    suites.into_iter().map(Suite::of).collect()
+    let mut suites = suites.into_iter().map(Suite::of).collect::<Result<Vec<_>>>()?;
+    for image in workspace::build_tests(&mut crate::test::in_guests())? {
+        suites.push(Suite::in_guests(image, vmm)?);
+    }
+    suites.retain(|suite| !suite.tests.is_empty());
+    Ok(suites)
 }
 
 /// A name above that fits no test is a mistake: the test was renamed, and now runs where it cannot.
