@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use vmm::{StopReason, StopRequest};
 
-use crate::harness::{Seen, guest, patiently, probe, vmm_binary, vmm_run};
+use crate::harness::{Seen, guest, patiently, probe, send, vmm_binary, vmm_run};
 
 /// What is promised between the wish and the end, and what a loaded machine may add to it.
 const PROMPT: Duration = Duration::from_millis(100);
@@ -58,12 +58,6 @@ fn spinning_guest() -> Child {
     // The guest prints no line end, so there is nothing to wait for; it needs some milliseconds.
     std::thread::sleep(patiently(Duration::from_millis(300)));
     child
-}
-
-fn send(child: &Child, signal: libc::c_int) {
-    // SAFETY: kill reads no memory; the child was not waited for, so its id is still its own.
-    let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
-    assert_eq!(result, 0);
 }
 
 #[test]

@@ -12,7 +12,7 @@ pub(crate) mod walker;
 pub(crate) mod workspace_copy;
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -134,6 +134,13 @@ pub(crate) fn vmm(arguments: &[&str]) -> Seen {
 /// Runs the `vmm` program with the guest program `name` and the words behind it: options, `--`, guest arguments.
 pub(crate) fn vmm_run(name: &str, words: &[&str]) -> Seen {
     Seen::of(Command::new(vmm_binary()).arg("run").arg(guest(name)).args(words))
+}
+
+/// Sends a signal to a program that is running.
+pub(crate) fn send(child: &Child, signal: libc::c_int) {
+    // SAFETY: kill reads no memory; the child was not waited for, so its id is still its own.
+    let result = unsafe { libc::kill(child.id() as libc::pid_t, signal) };
+    assert_eq!(result, 0);
 }
 
 /// What a user sees of a program that has run.

@@ -11,22 +11,26 @@ use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice, WriteVolatile};
+use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
 
 use crate::error::{Error, Result};
 use crate::next::{Next, StopReason};
+use crate::output::{Output, Writer};
+use crate::stop::StopHandle;
 
 /// The sink of a guest's console output.
 pub struct Console {
     sink: Sink,
     waiting: Vec<u8>,
     pace: Pace,
+    /// The first failure that nobody could be told of: rings and coalesced writes have no call to answer.
+    failure: Option<io::Error>,
 }
 
 enum Sink {
     /// A file descriptor: the kernel can read guest memory itself.
-    File(File),
-    /// Any writer.
+    File(Output),
+    /// Any writer. One that blocks, blocks the machine, past its time limit too.
     Writer(Box<dyn Write + Send>),
 }
 
@@ -58,13 +62,34 @@ impl Console {
     /// A file or pipe, line by line.
     #[must_use]
     pub fn to_file(file: File) -> Self {
-        Self { sink: Sink::File(file), waiting: Vec::new(), pace: Pace::ByLine }
+        Self::with(Sink::File(Output::new(file, StopHandle::default())))
     }
 
     /// Any writer, line by line.
     #[must_use]
     pub fn to(sink: impl Write + Send + 'static) -> Self {
-        Self { sink: Sink::Writer(Box::new(sink)), waiting: Vec::new(), pace: Pace::ByLine }
+        Self::with(Sink::Writer(Box::new(sink)))
+    }
+
+    fn with(sink: Sink) -> Self {
+        Self { sink, waiting: Vec::new(), pace: Pace::ByLine, failure: None }
+    }
+
+    /// Gives up on a sink that takes nothing when this machine is to stop.
+    pub(crate) fn belong_to(&mut self, stop: &StopHandle) {
+        if let Sink::File(output) = &mut self.sink {
+            output.belong_to(stop);
+        }
+    }
+
+    /// Keeps a failure for [`take_failure`](Self::take_failure).
+    pub(crate) fn remember(&mut self, failure: io::Error) {
+        self.failure.get_or_insert(failure);
+    }
+
+    /// The first failure that was kept.
+    pub(crate) fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
     }
 
     /// Nowhere.
@@ -73,7 +98,7 @@ impl Console {
         Self::to(io::sink())
     }
 
-    /// Memory, to be read by the second value while and after the guest runs.
+    /// Memory, [`MAX_CAPTURED`] bytes of it, to be read by the second value while and after the guest runs.
     #[must_use]
     pub fn capture() -> (Self, Captured) {
         let captured = Captured::default();
@@ -95,8 +120,8 @@ impl Console {
     ///
     /// # Errors
     /// As [`write`](Self::write).
-    pub(crate) fn write_guest(&mut self, bytes: &VolatileSlice<'_>) -> Result<Next> {
-        next(self.flush().and_then(|()| self.sink.write_guest(bytes)))
+    pub(crate) fn write_guest(&mut self, bytes: &VolatileSlice<'_>, writer: Writer) -> Result<Next> {
+        next(self.flush().and_then(|()| self.sink.write_guest(bytes, writer)))
     }
 
     fn write_by_line(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -133,14 +158,14 @@ fn next(result: io::Result<()>) -> Result<Next> {
 impl Sink {
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match self {
-            Self::File(file) => file.write_all(bytes),
+            Self::File(output) => output.write(bytes),
             Self::Writer(writer) => writer.write_all(bytes).and_then(|()| writer.flush()),
         }
     }
 
-    fn write_guest(&mut self, bytes: &VolatileSlice<'_>) -> io::Result<()> {
+    fn write_guest(&mut self, bytes: &VolatileSlice<'_>, by: Writer) -> io::Result<()> {
         match self {
-            Self::File(file) => file.write_all_volatile(bytes).map_err(io_error),
+            Self::File(output) => output.write_guest(bytes, by),
             Self::Writer(writer) => {
                 let mut offset = 0;
                 let mut copy = vec![0; bytes.len().min(COPY_SIZE)];
@@ -172,7 +197,10 @@ impl fmt::Debug for Console {
     }
 }
 
-/// Console output in memory.
+/// The most that is kept in memory; what a guest prints beyond it is dropped.
+pub const MAX_CAPTURED: usize = 16 << 20;
+
+/// Console output in memory: the first [`MAX_CAPTURED`] bytes.
 #[derive(Clone, Debug, Default)]
 pub struct Captured(Arc<Mutex<Vec<u8>>>);
 
@@ -192,7 +220,9 @@ impl Captured {
 
 impl Write for Captured {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = MAX_CAPTURED.saturating_sub(kept.len()).min(bytes.len());
+        kept.extend_from_slice(bytes.get(..room).unwrap_or_default());
         Ok(bytes.len())
     }
 

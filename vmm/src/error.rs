@@ -154,6 +154,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The cause, when this is [`Error::Console`].
+    pub(crate) fn into_console_failure(self) -> Option<io::Error> {
+        match self {
+            Self::Console(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
     /// The error of a failed KVM ioctl.
     pub(crate) fn kvm(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
         move |errno| Self::Kvm { call, source: io::Error::from_raw_os_error(errno.errno()) }

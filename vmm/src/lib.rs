@@ -46,6 +46,7 @@ pub mod memory;
 pub mod memory_slots;
 pub mod next;
 pub mod observe;
+mod output;
 pub mod page_walk;
 pub mod report;
 pub mod run_loop;

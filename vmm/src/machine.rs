@@ -80,7 +80,9 @@ impl Machine {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let stop = StopHandle::default();
-        let console = Arc::new(Mutex::new(parts.console));
+        let mut console = parts.console;
+        console.belong_to(&stop);
+        let console = Arc::new(Mutex::new(console));
         let mut pio = PioBus::default();
         let mut mmio = MmioBus::default();
         pio.attach(ports::DEBUG_CONSOLE, Box::new(DebugConsole::new(Arc::clone(&console))));
@@ -174,7 +176,11 @@ impl Machine {
     /// [`Error::Console`].
     pub fn flush_console(&self) -> Result<()> {
         locked(&self.channels).drain();
-        match self.console().flush() {
+        let mut console = self.console();
+        if let Some(failure) = console.take_failure() {
+            return Err(Error::Console(failure));
+        }
+        match console.flush() {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::Console(error)),
             _ => Ok(()),
         }

@@ -126,7 +126,9 @@ impl MemorySlots {
 /// Whether this host's KVM has two-dimensional paging, so that the size of a slot does not matter. A host that does not
 /// say (no sysfs) is taken for one: registering at once is always right, and at worst slow.
 fn registering_is_cheap() -> bool {
-    let says_yes = |parameter: &str| fs::read(parameter).is_ok_and(|value| value.starts_with(b"Y"));
+    // A parameter of type bool says `Y`; `npt` was an int in older kernels and says `1`.
+    let says_yes =
+        |parameter: &str| fs::read(parameter).is_ok_and(|value| matches!(value.first(), Some(b'Y' | b'1')));
     says_yes("/sys/module/kvm_intel/parameters/ept")
         || says_yes("/sys/module/kvm_amd/parameters/npt")
         || fs::metadata("/sys/module/kvm").is_err()

@@ -1,7 +1,6 @@
 //! `Vcpu`: a virtual CPU, and the one place that enters the guest.
 
 use std::io;
-use std::sync::{Arc, Mutex};
 
 use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
@@ -10,8 +9,7 @@ use shared_abi::{Gva, HypercallError};
 use x86_64::registers::control::Cr0Flags;
 
 use crate::boot::cpu_mode::LongMode;
-use crate::channels::Coalesced;
-use crate::console::Console;
+use crate::channels::{Coalesced, Host};
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit};
 use crate::stop::{Attached, StopHandle};
@@ -121,6 +119,9 @@ impl Vcpu {
 
     /// Sets RAX and RDI for when the guest continues.
     ///
+    /// RIP goes back as it came: a KVM on hardware exits with RIP at the OUT and steps over it at the next entry, if it
+    /// is still there; KVM's emulator has stepped already.
+    ///
     /// # Errors
     /// [`Error::Kvm`].
     pub fn set_hypercall_answer(&mut self, rax: u64, rdi: u64) -> Result<()> {
@@ -135,14 +136,13 @@ impl Vcpu {
         self.fd.set_regs(&registers).map_err(Error::kvm("KVM_SET_REGS"))
     }
 
-    /// Lets KVM keep the guest's writes to `zone` until the next exit, and then shows them on `console`.
+    /// Lets KVM keep the guest's writes to `zone` until the next exit, and then shows them.
     pub(crate) fn coalesce(
         &mut self,
         zone: (IoEventAddress, u32),
-        vm: &VmFd,
-        console: &Arc<Mutex<Console>>,
+        host: Host<'_>,
     ) -> std::result::Result<(), HypercallError> {
-        self.coalesced = Some(Coalesced::register(zone, &mut self.fd, vm, console)?);
+        self.coalesced = Some(Coalesced::register(zone, &mut self.fd, host)?);
         Ok(())
     }
 
@@ -155,7 +155,8 @@ impl Vcpu {
         Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
     }
 
-    /// Where the vCPU would continue; `None` when KVM does not tell.
+    /// RIP, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as the KVM has
+    /// it.
     #[must_use]
     pub fn rip(&self) -> Option<Gva> {
         self.registers().ok().map(|registers| Gva(registers.rip))

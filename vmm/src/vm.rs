@@ -72,17 +72,14 @@ impl Vm {
         Ok(Self { vcpu, machine, map })
     }
 
-    /// Runs the guest until it stops. A machine that has stopped may be run again; most guests then just stop again.
+    /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
+    /// request to stop stays. Most guests just stop again.
     ///
     /// # Errors
     /// Only what the host could not do. Whatever the guest does is in the report.
     pub fn run(&mut self) -> Result<RunReport> {
         let mut exits = ExitCounts::default();
-        let stop = self.run_observed(&mut exits);
-        // What the guest said last is shown even when the host fails.
-        let flushed = self.machine.flush_console();
-        let stop = stop?;
-        flushed?;
+        let stop = self.run_observed(&mut exits)?;
         Ok(RunReport { rip: self.vcpu.rip(), stop, exits })
     }
 
@@ -95,7 +92,11 @@ impl Vm {
             // Asked before there was a thread to signal: leave at the first entry.
             vcpu.interrupt_next_entry();
         }
-        run_loop::run(vcpu, machine, exits)
+        let stop = run_loop::run(vcpu, machine, exits);
+        // What the guest said last is shown even when the host fails, and while the time limit is still kept.
+        let flushed = machine.flush_console();
+        let stop = stop?;
+        flushed.map(|()| stop)
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.

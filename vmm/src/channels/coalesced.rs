@@ -7,16 +7,20 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kvm_bindings::kvm_coalesced_mmio;
-use kvm_ioctls::{IoEventAddress, VcpuFd, VmFd};
+use kvm_ioctls::{IoEventAddress, VcpuFd};
 use shared_abi::channel::Channel;
 use shared_abi::{HypercallError, layout, ports};
 
+use super::Host;
 use crate::console::Console;
+use crate::next::Next;
+use crate::stop::{StopHandle, StopRequest};
 
 /// The coalesced console of a vCPU.
 #[derive(Debug)]
 pub(crate) struct Coalesced {
     console: Arc<Mutex<Console>>,
+    stop: StopHandle,
 }
 
 impl Coalesced {
@@ -32,26 +36,33 @@ impl Coalesced {
     pub(crate) fn register(
         (address, size): (IoEventAddress, u32),
         vcpu: &mut VcpuFd,
-        vm: &VmFd,
-        console: &Arc<Mutex<Console>>,
+        host: Host<'_>,
     ) -> std::result::Result<Self, HypercallError> {
         let registered =
-            vcpu.map_coalesced_mmio_ring().and_then(|()| vm.register_coalesced_mmio(address, size));
+            vcpu.map_coalesced_mmio_ring().and_then(|()| host.vm.register_coalesced_mmio(address, size));
         match registered {
-            Ok(()) => Ok(Self { console: Arc::clone(console) }),
+            Ok(()) => Ok(Self { console: Arc::clone(host.console), stop: host.stop.clone() }),
             Err(_) => Err(HypercallError::HostFailed),
         }
     }
 
-    /// Prints what KVM has kept. A console that nobody reads any more is noticed by the next write that exits.
+    /// Prints what KVM has kept. The guest has gone on long since, so a failure stops the machine from outside.
     pub(crate) fn drain(&self, vcpu: &mut VcpuFd) {
         let mut text = Vec::new();
         while let Ok(Some(write)) = vcpu.coalesced_mmio_read() {
             text.extend_from_slice(bytes(&write));
         }
-        if !text.is_empty() {
-            let _ = self.console.lock().unwrap_or_else(PoisonError::into_inner).write(&text);
+        if text.is_empty() {
+            return;
         }
+        let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = match console.write(&text) {
+            Ok(Next::Resume) => return,
+            Ok(Next::Stop(_)) => None,
+            Err(error) => error.into_console_failure(),
+        };
+        failure.into_iter().for_each(|failure| console.remember(failure));
+        self.stop.stop(StopRequest::ConsoleClosed);
     }
 }
 

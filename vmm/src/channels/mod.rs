@@ -54,9 +54,7 @@ impl Channels {
             return Ok(Err(HypercallError::AlreadyExists));
         }
         let opened = match channel {
-            Channel::CoalescedPio | Channel::CoalescedMmio => {
-                vcpu.coalesce(Coalesced::zone(channel), host.vm, host.console)
-            }
+            Channel::CoalescedPio | Channel::CoalescedMmio => vcpu.coalesce(Coalesced::zone(channel), host),
             Channel::RingDoorbell | Channel::RingPolled => {
                 let space = GuestSpace::of(vcpu, memory)?;
                 ring_reader(&space, ring, memory, host)

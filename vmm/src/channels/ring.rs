@@ -20,6 +20,7 @@ use vmm_sys_util::eventfd::EventFd;
 use crate::console::Console;
 use crate::memory::GuestMemory;
 use crate::next::Next;
+use crate::output::Writer;
 use crate::stop::{StopHandle, StopRequest};
 
 /// What makes the thread look into the ring.
@@ -88,12 +89,15 @@ impl RingReader {
             self.broken = true;
             return;
         };
-        let next = self.console.lock().unwrap_or_else(PoisonError::into_inner).write_guest(&slice);
-        match next {
-            Ok(Next::Resume) => {}
-            // Nobody reads any more, or nobody can be told: the machine has no reason to go on.
-            Ok(Next::Stop(_)) | Err(_) => self.stop.stop(StopRequest::ConsoleClosed),
-        }
+        let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
+        let failure = match console.write_guest(&slice, Writer::Helper) {
+            Ok(Next::Resume) => return,
+            Ok(Next::Stop(_)) => None,
+            Err(error) => error.into_console_failure(),
+        };
+        // Nobody reads any more, or nobody can be told: the machine has no reason to go on.
+        failure.into_iter().for_each(|failure| console.remember(failure));
+        self.stop.stop(StopRequest::ConsoleClosed);
     }
 }
 
@@ -150,8 +154,13 @@ fn drain(reader: &Mutex<RingReader>) -> bool {
 }
 
 fn read_when_rung(reader: &Mutex<RingReader>, end: &AtomicBool, doorbell: &EventFd) {
-    while doorbell.read().is_ok() && !end.load(Ordering::Acquire) {
-        drain(reader);
+    loop {
+        match doorbell.read() {
+            // A signal meant for somebody else.
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Ok(_) if !end.load(Ordering::Acquire) => drop(drain(reader)),
+            _ => return,
+        }
     }
 }
 

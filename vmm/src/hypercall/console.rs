@@ -10,6 +10,7 @@ use crate::hypercall::Answer;
 use crate::input::Typed;
 use crate::log::LogRecord;
 use crate::next::Next;
+use crate::output::Writer;
 
 /// At most so much is read at once: more than a terminal's line, and less than worth a second thought.
 const MAX_READ: u64 = 64 << 10;
@@ -28,7 +29,7 @@ pub(super) fn write(context: &Context<'_>, text: GuestBuffer) -> Result<Outcome>
         let Ok(slice) = space.memory().slice(piece.gpa, piece.size) else {
             return Ok(Outcome::Answer(Err(HypercallError::BadAddress)));
         };
-        match console.write_guest(&slice)? {
+        match console.write_guest(&slice, Writer::Vcpu)? {
             Next::Resume => {}
             Next::Stop(reason) => return Ok(Outcome::Stop(reason)),
         }
