@@ -70,8 +70,8 @@ pub const CONSOLE_COALESCED_MMIO: Gpa = Gpa(CONSOLE_MMIO.0 + PAGE_SIZE);
 
 /// The least RAM a machine can have, in bytes.
 pub const MIN_RAM_SIZE: u64 = 2 * MIB;
-/// The most RAM a machine can have, in bytes: with the hole, within the 39 physical address bits that every
-/// CPU with 1 GiB of address space per PDPT entry offers.
+/// The most RAM a machine can have, in bytes: with the hole it ends within 39 address bits. A CPU may have fewer; the
+/// host looks.
 pub const MAX_RAM_SIZE: u64 = 256 * GIB;
 
 // What must not overlap, and what must stay aligned.

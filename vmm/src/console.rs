@@ -211,6 +211,12 @@ impl Captured {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Whether as much was printed as is kept; more was dropped.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len() >= MAX_CAPTURED
+    }
+
     /// The same as text; what is not UTF-8 becomes U+FFFD.
     #[must_use]
     pub fn text(&self) -> String {

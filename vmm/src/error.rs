@@ -115,6 +115,20 @@ pub enum Error {
     )]
     NoGigabytePages,
 
+    /// The CPU that KVM offers to guests cannot address all RAM.
+    #[error(
+        "{memory} of RAM end at {end:#x}, and this host's CPU has {bits} physical address bits (CPUID 80000008h:EAX); \
+         give less memory"
+    )]
+    TooFewAddressBits {
+        /// RAM of the machine.
+        memory: MemorySize,
+        /// End of the highest RAM, a GPA.
+        end: u64,
+        /// The CPU's physical address bits.
+        bits: u32,
+    },
+
     /// KVM accepted register values and then had others.
     #[error(
         "KVM accepted {call} but changed the registers: {difference}; this KVM cannot start a guest in {mode}"

@@ -147,6 +147,7 @@ fn read_pio(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
     let inside = offset >= size_of::<kvm_run>() && offset.saturating_add(length) <= mapping_size;
     assert!(inside, "KVM puts port data into the mapping, behind kvm_run: {length} bytes at {offset}");
     let first = std::ptr::from_mut(run).cast::<u8>();
+    // The pointer reaches behind the structure it is made from. kvm-ioctls gives no other, and does the same itself.
     // SAFETY: The bytes lie in the vCPU's mapping (asserted) and behind the structure, so no other reference covers
     // them. The mapping lives as long as the vCPU that `run` borrows from. KVM writes there only in KVM_RUN.
     let data = unsafe { slice::from_raw_parts_mut(first.add(offset), length) };

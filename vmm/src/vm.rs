@@ -4,12 +4,13 @@ use std::io;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
+use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
 use crate::boot::{self, Boot};
-use crate::config::{PageSize, VmConfig};
+use crate::config::{MemorySize, PageSize, VmConfig};
 use crate::error::{Error, Result};
 use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
@@ -49,7 +50,7 @@ impl Vm {
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
-        let cpuid = supported_cpuid(&kvm, config.page_size)?;
+        let cpuid = supported_cpuid(&kvm, config.page_size, config.memory)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);
         slots.register_start(&vm, &map)?;
@@ -138,13 +139,26 @@ fn open_kvm() -> Result<Kvm> {
 }
 
 /// The CPU as the guest will see it: all that the host's CPU has and KVM can give.
-fn supported_cpuid(kvm: &Kvm, page_size: PageSize) -> Result<CpuId> {
+fn supported_cpuid(kvm: &Kvm, page_size: PageSize, memory: MemorySize) -> Result<CpuId> {
     let cpuid =
         kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
     if page_size == PageSize::Size1G && !has_gigabyte_pages(&cpuid) {
         return Err(Error::NoGigabytePages);
     }
+    check_address_bits(&cpuid, memory)?;
     Ok(cpuid)
+}
+
+/// Checks that the CPU can address all RAM: an address with more bits makes a page-table entry invalid.
+/// Intel SDM vol. 2A, CPUID: leaf 80000008h, EAX bits 7 to 0. A CPU that does not say is believed to.
+fn check_address_bits(cpuid: &CpuId, memory: MemorySize) -> Result<()> {
+    const LEAF: u32 = 0x8000_0008;
+    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
+    let end = ram_regions(memory.bytes()).iter().map(|region| region.end).max().unwrap_or_default();
+    match said {
+        Some(bits @ 32..64) if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
+        _ => Ok(()),
+    }
 }
 
 /// Intel SDM vol. 2A, CPUID: leaf 80000001h, EDX bit 26.
@@ -152,4 +166,22 @@ fn has_gigabyte_pages(cpuid: &CpuId) -> bool {
     const LEAF: u32 = 0x8000_0001;
     const PAGE1GB: u32 = 1 << 26;
     cpuid.as_slice().iter().any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ram_beyond_the_cpus_physical_addresses_is_refused() {
+        let entry =
+            kvm_bindings::kvm_cpuid_entry2 { function: 0x8000_0008, eax: 0x3024, ..Default::default() };
+        let cpuid = CpuId::from_entries(&[entry]).expect("one entry");
+        let memory = |text: &str| text.parse().expect("a size");
+
+        // 36 bits address 64 GiB, and 64 GiB of RAM end at 65, because of the hole.
+        assert!(check_address_bits(&cpuid, memory("63G")).is_ok());
+        let error = check_address_bits(&cpuid, memory("64G")).expect_err("one GiB too many").to_string();
+        assert!(error.contains("36") && error.contains("0x1040000000"), "{error}");
+    }
 }

@@ -35,7 +35,11 @@ pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Ver
         None => console,
     };
     let report = Vm::build(config)?.run()?;
-    Ok(Verdict::of(test, report, captured.text(), start.elapsed()))
+    let mut printed = captured.text();
+    if captured.is_full() {
+        printed.push_str("\n(what it printed further was not kept)\n");
+    }
+    Ok(Verdict::of(test, report, printed, start.elapsed()))
 }
 
 /// A console that is seen and kept.
