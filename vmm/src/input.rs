@@ -3,10 +3,11 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use crate::error::{Error, Result};
 use crate::next::StopReason;
+use crate::readiness::is_ready;
 
 /// What is typed at the guest's console.
 pub struct Input(Source);
@@ -64,7 +65,8 @@ impl Input {
         if buffer.is_empty() {
             return Ok(Typed::Bytes(0));
         }
-        while !is_readable(file, if wait { LOOK_EVERY_MS } else { 0 }).map_err(Error::Console)? {
+        let patience_ms = if wait { LOOK_EVERY_MS } else { 0 };
+        while !is_ready(file, libc::POLLIN, patience_ms).map_err(Error::Console)? {
             if let Some(reason) = stopped() {
                 return Ok(Typed::Stopped(reason));
             }
@@ -77,21 +79,6 @@ impl Input {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Typed::NothingYet),
             Err(error) => Err(Error::Console(error)),
         }
-    }
-}
-
-/// Whether a read would not wait: there is input, or its end. False after `timeout_ms` or a signal.
-fn is_readable(file: &File, timeout_ms: libc::c_int) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: file.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // SAFETY: One pollfd is passed, and it lives for the call.
-    let ready = unsafe { libc::poll(&raw mut poll, 1, timeout_ms) };
-    match ready {
-        0 => Ok(false),
-        1.. => Ok(true),
-        _ => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-            error => Err(error),
-        },
     }
 }
 

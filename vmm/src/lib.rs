@@ -48,6 +48,7 @@ pub mod next;
 pub mod observe;
 mod output;
 pub mod page_walk;
+mod readiness;
 pub mod report;
 pub mod run_loop;
 pub mod stop;

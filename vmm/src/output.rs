@@ -10,6 +10,7 @@ use std::os::fd::AsRawFd;
 
 use vm_memory::VolatileSlice;
 
+use crate::readiness::is_ready;
 use crate::stop::StopHandle;
 
 /// A file descriptor for a guest's text.
@@ -97,18 +98,8 @@ impl Output {
         Ok(())
     }
 
-    /// Whether a small write would not wait; asks for a moment. An end that is closed counts: writing tells of it.
+    /// Whether a small write would not wait; asks for a moment.
     fn is_writable(&self) -> io::Result<bool> {
-        let mut poll = libc::pollfd { fd: self.file.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-        // SAFETY: One pollfd is passed, and it lives for the call.
-        let ready = unsafe { libc::poll(&raw mut poll, 1, PATIENCE_MS) };
-        match ready {
-            0 => Ok(false),
-            1.. => Ok(true),
-            _ => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-                error => Err(error),
-            },
-        }
+        is_ready(&self.file, libc::POLLOUT, PATIENCE_MS)
     }
 }
