@@ -149,7 +149,7 @@ impl fmt::Display for StopReason {
             Self::Exited { code } => write!(f, "the guest ended with exit code {code}"),
             Self::Halted { interrupts_enabled: false } => f.write_str("the guest halted with interrupts off"),
             Self::Halted { interrupts_enabled: true } => f.write_str(
-                "the guest halted and waits for an interrupt, but this machine has no source of any",
+                "the guest halted and waits for an interrupt, which nothing in this machine can send",
             ),
             Self::TripleFault => f.write_str("the guest died of a triple fault"),
             Self::EmulationFailure(bytes) if bytes.as_slice().is_empty() => {
