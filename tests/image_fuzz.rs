@@ -79,9 +79,9 @@ fn a_broken_guest_ends_and_never_takes_the_vmm_with_it() {
 /// All that is done before KVM is opened.
 fn load(image: &[u8]) -> vmm::Result<()> {
     let config = VmConfig::new(KernelSource::Bytes(image.into()));
-    let image = KernelImage::open(&config.kernel)?;
+    let mut image = KernelImage::open(&config.kernel)?;
     let memory = GuestMemory::allocate(config.memory, config.backing)?;
-    boot::prepare(&config, image, &memory).map(drop)
+    boot::prepare(&config, &mut image, &memory).map(drop)
 }
 
 fn run(image: &[u8]) -> vmm::Result<RunReport> {

@@ -142,8 +142,8 @@ struct BareVm {
 impl BareVm {
     fn build(config: VmConfig) -> Outcome<Self> {
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let image = KernelImage::open(&config.kernel)?;
-        let boot = boot::prepare(&config, image, &memory)?;
+        let mut image = KernelImage::open(&config.kernel)?;
+        let boot = boot::prepare(&config, &mut image, &memory)?;
         let kvm = Kvm::new()?;
         let vm = kvm.create_vm()?;
         for (slot, range) in (0..).zip(memory.slots()) {

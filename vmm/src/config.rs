@@ -1,6 +1,6 @@
 //! `VmConfig`: everything that decides a run, valid once it exists.
 //!
-//! Words typed by people become these types at the border (`cli.rs`); nothing behind it parses. Nothing reads the
+//! Words typed by people become these types at the border (`cli/`); nothing behind it parses. Nothing reads the
 //! configuration after [`Vm::build`](crate::Vm::build).
 
 use std::fmt;

@@ -17,11 +17,11 @@
 use std::{fmt, slice};
 
 use kvm_bindings::{
-    KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO, KVM_EXIT_IO_IN,
-    KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
+    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
 };
-use shared_abi::{Gpa, ports};
+use shared_abi::{Gpa, Gva, ports};
 
 /// Why the guest stopped running. Whatever a guest does is one of these values.
 #[derive(Debug, PartialEq, Eq)]
@@ -66,6 +66,8 @@ pub enum Exit<'a> {
     TripleFault,
     /// A signal, or `immediate_exit`: the guest did nothing. EINTR, EAGAIN or KVM_EXIT_INTR.
     Interrupted,
+    /// A debugger's step is done, or its breakpoint is reached. KVM_EXIT_DEBUG.
+    Debug(DebugEvent),
     /// KVM had to emulate an instruction and cannot. KVM_EXIT_INTERNAL_ERROR, suberror 1.
     EmulationFailure(InstructionBytes),
     /// KVM itself is at its wits' end. KVM_EXIT_INTERNAL_ERROR, other suberrors.
@@ -82,6 +84,28 @@ pub enum Exit<'a> {
     RunFailed(i32),
     /// Any other KVM_EXIT_* number.
     Unknown(u32),
+}
+
+/// What a debugger asked KVM to stop at (Linux Documentation/virt/kvm/api.rst, 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DebugEvent {
+    /// The vector: 1 for #DB, 3 for #BP.
+    pub exception: u32,
+    /// Where the guest is: behind a step, at a breakpoint.
+    pub pc: Gva,
+    /// Which of the four hardware breakpoints, or a step: DR6 (Intel SDM vol. 3B, 18.2.3).
+    pub dr6: u64,
+}
+
+impl DebugEvent {
+    /// DR6.BS: one instruction was executed.
+    const SINGLE_STEP: u64 = 1 << 14;
+
+    /// Whether a step is done.
+    #[must_use]
+    pub fn is_step(&self) -> bool {
+        self.dr6 & Self::SINGLE_STEP != 0
+    }
 }
 
 /// The bytes at RIP of an instruction, at most 15; none when KVM did not give them.
@@ -128,6 +152,11 @@ pub(crate) fn read(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
         KVM_EXIT_SHUTDOWN => Exit::TripleFault,
         KVM_EXIT_INTR => Exit::Interrupted,
         KVM_EXIT_INTERNAL_ERROR => read_internal_error(run),
+        KVM_EXIT_DEBUG => {
+            // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
+            let details = unsafe { run.__bindgen_anon_1.debug.arch };
+            Exit::Debug(DebugEvent { exception: details.exception, pc: Gva(details.pc), dr6: details.dr6 })
+        }
         KVM_EXIT_FAIL_ENTRY => {
             // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
             let details = unsafe { run.__bindgen_anon_1.fail_entry };

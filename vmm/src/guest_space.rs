@@ -56,6 +56,12 @@ impl<'a> GuestSpace<'a> {
         Ok(Self { memory, page_tables: vcpu.page_tables()? })
     }
 
+    /// The space behind the tables that CR3 points to; `None` while paging is off.
+    #[must_use]
+    pub fn new(memory: &'a GuestMemory, page_tables: Option<u64>) -> Self {
+        Self { memory, page_tables }
+    }
+
     /// The space behind the tables at `cr3`.
     #[must_use]
     pub fn with_page_tables(memory: &'a GuestMemory, cr3: u64) -> Self {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shared_abi::{Gpa, exit_code};
 
-use crate::exit::{InstructionBytes, little_endian};
+use crate::exit::{DebugEvent, InstructionBytes, little_endian};
 
 /// What the run loop does after an exit was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum StopReason {
     },
     /// An exception whose handler could not be called, nor the double-fault handler.
     TripleFault,
+    /// A debugger's step is done, or its breakpoint is reached; the machine can go on.
+    Debug(DebugEvent),
     /// An instruction that this host's KVM must emulate and cannot.
     EmulationFailure(InstructionBytes),
     /// Port I/O where no device is.
@@ -105,6 +107,7 @@ impl StopReason {
             Self::Halted { interrupts_enabled: false } | Self::ConsoleClosed => process::SUCCESS,
             Self::Halted { interrupts_enabled: true }
             | Self::TripleFault
+            | Self::Debug(_)
             | Self::EmulationFailure(_)
             | Self::UnclaimedPort { .. }
             | Self::UnclaimedMmio { .. }
@@ -152,6 +155,7 @@ impl fmt::Display for StopReason {
                 "the guest halted and waits for an interrupt, which nothing in this machine can send",
             ),
             Self::TripleFault => f.write_str("the guest died of a triple fault"),
+            Self::Debug(event) => write!(f, "the guest reached a debugger's stop at RIP {}", event.pc),
             Self::EmulationFailure(bytes) if bytes.as_slice().is_empty() => {
                 f.write_str("the guest died: this host's KVM had to emulate an instruction and cannot")
             }

@@ -6,7 +6,7 @@ use crate::hypercall;
 use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::Observer;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{Exited, Vcpu};
 
 /// Runs `vcpu` until something ends the run. `observer` is told of every exit and can change none.
 ///
@@ -14,9 +14,10 @@ use crate::vcpu::Vcpu;
 /// Only what the host cannot do, such as writing the console's output.
 pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<StopReason> {
     loop {
+        observer.on_entry();
         // CROSSING 4, guest -> host: KVM_RUN has returned; the guest is frozen, and the host looks why.
-        let exit = vcpu.enter_guest();
-        observer.on_exit(&exit);
+        let Exited { exit, place } = vcpu.enter_guest();
+        observer.on_exit(&exit, place);
         let next = match exit {
             Exit::Hypercall => hypercall::handle(vcpu, machine, observer.counts())?,
             Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
@@ -26,12 +27,14 @@ pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> 
             Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
             Exit::TripleFault => Next::Stop(StopReason::TripleFault),
             Exit::Interrupted => interrupted(vcpu, machine),
+            Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
             Exit::EmulationFailure(bytes) => machine.retry_or(StopReason::EmulationFailure(bytes))?,
             Exit::InternalError { suberror } => machine.retry_or(StopReason::InternalError { suberror })?,
             Exit::EntryFailed { hardware_reason } => Next::Stop(StopReason::EntryFailed { hardware_reason }),
             Exit::RunFailed(errno) => Next::Stop(StopReason::RunFailed { errno }),
             Exit::Unknown(exit_reason) => Next::Stop(StopReason::Unknown { exit_reason }),
         };
+        observer.on_answer(&next);
         if let Next::Stop(reason) = next {
             return Ok(reason);
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_regs};
+use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
@@ -13,6 +13,26 @@ use crate::channels::{Coalesced, Host};
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit};
 use crate::stop::{Attached, StopHandle};
+
+/// Where a guest was when it left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// RIP: at the instruction that caused the exit, or behind it.
+    pub rip: Gva,
+    /// RSP: the top of its stack.
+    pub rsp: Gva,
+    /// RBP: where its chain of frames starts.
+    pub rbp: Gva,
+}
+
+/// What [`Vcpu::enter_guest`] comes back with.
+#[derive(Debug)]
+pub struct Exited<'a> {
+    /// Why the guest left.
+    pub exit: Exit<'a>,
+    /// Where it was; `None` where only an ioctl could tell.
+    pub place: Option<Place>,
+}
 
 /// A virtual CPU.
 #[derive(Debug)]
@@ -64,18 +84,23 @@ impl Vcpu {
     /// guest's RIP; this thread executes guest code until the call returns with the reason for the exit. The guest
     /// may rely on its registers being as the host left them; the host relies on nothing the guest left but what
     /// KVM wrote into `kvm_run`.
-    pub fn enter_guest(&mut self) -> Exit<'_> {
+    pub fn enter_guest(&mut self) -> Exited<'_> {
         let result = self.fd.run().map(drop);
         if let Some(coalesced) = &self.coalesced {
             coalesced.drain(&mut self.fd);
         }
-        match result {
+        let place = self.syncs_registers.then(|| {
+            let registers = self.fd.sync_regs().regs;
+            Place { rip: Gva(registers.rip), rsp: Gva(registers.rsp), rbp: Gva(registers.rbp) }
+        });
+        let exit = match result {
             Ok(()) => exit::read(self.fd.get_kvm_run(), self.mapping_size),
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
                 errno => Exit::RunFailed(errno),
             },
-        }
+        };
+        Exited { exit, place }
     }
 
     /// Makes ready for the next entry after an interrupted one, so that it does not return at once again.
@@ -99,6 +124,46 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn registers(&self) -> Result<kvm_regs> {
         self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
+    }
+
+    /// Sets the general registers, RIP and RFLAGS.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_registers(&self, registers: &kvm_regs) -> Result<()> {
+        self.fd.set_regs(registers).map_err(Error::kvm("KVM_SET_REGS"))
+    }
+
+    /// Segments, descriptor tables and control registers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn special_registers(&self) -> Result<kvm_sregs> {
+        self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))
+    }
+
+    /// Sets segments, descriptor tables and control registers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_special_registers(&self, registers: &kvm_sregs) -> Result<()> {
+        self.fd.set_sregs(registers).map_err(Error::kvm("KVM_SET_SREGS"))
+    }
+
+    /// x87 and SSE registers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn fpu(&self) -> Result<kvm_fpu> {
+        self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))
+    }
+
+    /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_guest_debug(&self, debug: &kvm_guest_debug) -> Result<()> {
+        self.fd.set_guest_debug(debug).map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS.
@@ -151,7 +216,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn page_tables(&self) -> Result<Option<u64>> {
-        let registers = self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
+        let registers = self.special_registers()?;
         Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
     }
 

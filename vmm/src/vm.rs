@@ -11,13 +11,14 @@ use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
 use crate::boot::{self, Boot};
 use crate::config::{MemorySize, PageSize, VmConfig};
+use crate::debug::{CpuState, Symbols};
 use crate::error::{Error, Result};
 use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
 use crate::next::StopReason;
-use crate::observe::ExitCounts;
+use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
 use crate::run_loop;
 use crate::stop::{StopHandle, Watchdog};
@@ -34,6 +35,7 @@ pub struct Vm {
     vcpu: Vcpu,
     machine: Machine,
     map: GuestMap,
+    image: KernelImage,
 }
 
 impl Vm {
@@ -44,9 +46,9 @@ impl Vm {
     /// # Errors
     /// What the host could not do, or what is wrong with the image.
     pub fn build(config: VmConfig) -> Result<Self> {
-        let image = KernelImage::open(&config.kernel)?;
+        let mut image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, arguments } = boot::prepare(&config, image, &memory)?;
+        let Boot { map, cpu, arguments } = boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
@@ -70,7 +72,7 @@ impl Vm {
             log: config.log,
             files,
         });
-        Ok(Self { vcpu, machine, map })
+        Ok(Self { vcpu, machine, map, image })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -79,12 +81,19 @@ impl Vm {
     /// # Errors
     /// Only what the host could not do. Whatever the guest does is in the report.
     pub fn run(&mut self) -> Result<RunReport> {
-        let mut exits = ExitCounts::default();
-        let stop = self.run_observed(&mut exits)?;
-        Ok(RunReport { rip: self.vcpu.rip(), stop, exits })
+        self.run_observed(&mut ExitCounts::default())
     }
 
-    fn run_observed(&mut self, exits: &mut ExitCounts) -> Result<StopReason> {
+    /// Runs as [`run`](Self::run) does, with somebody watching.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
+        let stop = self.run_to_stop(observer)?;
+        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
+    }
+
+    fn run_to_stop(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
         let Self { vcpu, machine, .. } = self;
         let _attached = vcpu.attach(&machine.stop)?;
         let _watchdog =
@@ -93,7 +102,7 @@ impl Vm {
             // Asked before there was a thread to signal: leave at the first entry.
             vcpu.interrupt_next_entry();
         }
-        let stop = run_loop::run(vcpu, machine, exits);
+        let stop = run_loop::run(vcpu, machine, observer);
         // What the guest said last is shown even when the host fails, and while the time limit is still kept.
         let flushed = machine.flush_console();
         let stop = stop?;
@@ -115,6 +124,29 @@ impl Vm {
     #[must_use]
     pub fn memory(&self) -> &GuestMemory {
         &self.machine.memory
+    }
+
+    /// The image that the guest was started from.
+    #[must_use]
+    pub fn image(&self) -> &KernelImage {
+        &self.image
+    }
+
+    /// The names and lines that the image tells about the guest's addresses. It is read now: nothing pays for it before.
+    #[must_use]
+    pub fn symbols(&self) -> Symbols {
+        match self.image.bytes() {
+            Ok(bytes) => Symbols::read(&bytes),
+            Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
+        }
+    }
+
+    /// The first vCPU's registers as they are now.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn cpu_state(&self) -> Result<CpuState> {
+        CpuState::of(&self.vcpu)
     }
 
     /// What was put where at start.

@@ -4,9 +4,9 @@
 //! copies a byte, so that a bad image ends in one sentence and never in a partly started guest.
 
 use std::fs::File;
-use std::io::{Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use linux_loader::loader::{Elf, KernelLoader};
@@ -80,6 +80,27 @@ impl KernelImage {
         self.headers.entry
     }
 
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole file, as it is now.
+    ///
+    /// # Errors
+    /// When it cannot be read any more.
+    pub fn bytes(&self) -> io::Result<Arc<[u8]>> {
+        match &self.source {
+            Source::File(file) => {
+                let mut bytes = vec![0; file.metadata()?.len() as usize];
+                file.read_exact_at(&mut bytes, 0)?;
+                Ok(bytes.into())
+            }
+            Source::Bytes(bytes) => Ok(Arc::clone(bytes.get_ref())),
+        }
+    }
+
     /// Copies the segments to their places. RAM is zero, so BSS needs nothing.
     ///
     /// # Errors
@@ -138,7 +159,7 @@ impl KernelImage {
     }
 }
 
-fn open_regular_file(path: &std::path::Path) -> std::result::Result<(File, u64), ImageError> {
+fn open_regular_file(path: &Path) -> std::result::Result<(File, u64), ImageError> {
     // Asked before opening: opening a pipe would wait for its writer.
     let metadata = std::fs::metadata(path).map_err(ImageError::Read)?;
     if !metadata.is_file() {

@@ -44,13 +44,13 @@ pub struct Boot {
 ///
 /// # Errors
 /// What does not fit, and what is wrong with the image or the arguments.
-pub fn prepare(config: &VmConfig, mut image: KernelImage, memory: &GuestMemory) -> Result<Boot> {
+pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory) -> Result<Boot> {
     if config.contract == Contract::Required {
         image.check_contract()?;
     }
     let arguments = boot_info::encode_arguments(&config.arguments)?;
     let map = GuestMap::plan(memory.size(), image.segments(), config.page_size)
-        .map_err(|error| error.for_image(&image))?;
+        .map_err(|error| error.for_image(image))?;
 
     image.load(memory)?;
     page_tables::write(&map, &mut |gpa, table| {

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::exit::Exit;
 use crate::observe::Observer;
+use crate::vcpu::Place;
 
 /// How often the guest exited, by kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -22,7 +23,7 @@ pub struct ExitCounts {
     pub halt: u64,
     /// Signals, which are no doing of the guest.
     pub interrupted: u64,
-    /// Everything that ends a guest badly.
+    /// Everything that ends a guest badly, and the stops of a debugger.
     pub fatal: u64,
 }
 
@@ -42,7 +43,7 @@ impl ExitCounts {
 }
 
 impl Observer for ExitCounts {
-    fn on_exit(&mut self, exit: &Exit<'_>) {
+    fn on_exit(&mut self, exit: &Exit<'_>, _: Option<Place>) {
         let counter = match exit {
             Exit::PioIn { .. } => &mut self.pio_in,
             Exit::PioOut { .. } => &mut self.pio_out,
@@ -52,6 +53,7 @@ impl Observer for ExitCounts {
             Exit::Halt => &mut self.halt,
             Exit::Interrupted => &mut self.interrupted,
             Exit::TripleFault
+            | Exit::Debug(_)
             | Exit::EmulationFailure(_)
             | Exit::InternalError { .. }
             | Exit::EntryFailed { .. }

@@ -1,54 +1,18 @@
-//! What can be typed, turned into a `VmConfig` once.
+//! The machine as it can be typed, turned into a `VmConfig` once.
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, ValueEnum};
 use vmm::config::parse_bytes;
 use vmm::{
     Backing, Console, Contract, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize, PageSize,
     VmConfig,
 };
 
-/// Runs bare-metal x86-64 kernels on Linux KVM.
-#[derive(Debug, Parser)]
-#[command(version, after_help = EXIT_CODES, max_term_width = 100)]
-pub(crate) struct Cli {
-    #[command(subcommand)]
-    pub(crate) command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Command {
-    /// Boots a kernel and shows what it prints.
-    Run(Box<Run>),
-    /// Runs the tests in an image, each in a machine of its own.
-    #[command(help_template = HELP_TEMPLATE, after_help = TEST_EXAMPLES, mut_args = in_our_words)]
-    Test(Box<Test>),
-    /// Runs what cargo has built: tests as `vmm test` does, everything else as `vmm run`.
-    #[command(hide = true)]
-    Runner {
-        /// The kernel.
-        image: PathBuf,
-        /// What else would be typed behind it.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<OsString>,
-    },
-    /// Prints the contract between host and guest that this VMM was built with.
-    Contract,
-    /// Checks whether guests can run on this host, and says what to do if not.
-    Doctor(Doctor),
-    /// Prints the completion script for a shell.
-    Completions {
-        /// The shell.
-        shell: clap_complete::Shell,
-    },
-}
-
+/// The machine, the guest in it, and who talks to it: what every command has that boots one.
 #[derive(Args, Debug)]
-#[command(after_help = RUN_EXAMPLES)]
-pub(crate) struct Run {
+pub(crate) struct Machine {
     /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
     image: PathBuf,
 
@@ -97,30 +61,6 @@ pub(crate) struct Run {
     arguments: Vec<String>,
 }
 
-#[derive(Args, Debug)]
-pub(crate) struct Test {
-    /// The tests: an image that `cargo test --no-run` builds.
-    pub(crate) image: PathBuf,
-
-    /// Write the results as JUnit's XML: to this file, or to one of the image's own in this folder.
-    #[arg(long, value_name = "PATH")]
-    pub(crate) junit: Option<PathBuf>,
-
-    /// Stop a test after this time, unless it has a time limit of its own.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
-    pub(crate) timeout: Duration,
-
-    #[command(flatten)]
-    pub(crate) libtest: libtest_mimic::Arguments,
-}
-
-#[derive(Args, Debug)]
-pub(crate) struct Doctor {
-    /// Print the checks as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
 /// A log level as people type it, from the most important to the least.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum LogWord {
@@ -152,61 +92,7 @@ enum PageSizeWord {
     Size1G,
 }
 
-const RUN_EXAMPLES: &str = "\
-Examples:
-  vmm run kernel.elf
-  vmm run --memory 64G --page-size 4k kernel.elf
-  vmm run --dir data:rw kernel.elf
-  vmm run --no-contract foreign.elf
-  vmm run --timeout 500ms kernel.elf -- first second
-  vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
-
-`vmm --help` has the table of exit codes.";
-
-const TEST_EXAMPLES: &str = "\
-Examples:
-  vmm test tests.elf --list
-  vmm test tests.elf console:: --test-threads 1 --nocapture
-  vmm test tests.elf --junit results.xml --format json
-
-The exit code is 0 when all tests have held, 101 when one has not, 100 when the host could not do its work.";
-
-/// clap's own, which libtest-mimic's options would replace.
-const HELP_TEMPLATE: &str =
-    "{before-help}{about-with-newline}\n{usage-heading} {usage}\n\n{all-args}{after-help}";
-
-/// Says what libtest's options do here, and hides those that do nothing.
-fn in_our_words(option: Arg) -> Arg {
-    let help = match option.get_id().as_str() {
-        "nocapture" => "Show what the guests print while they run",
-        "filter" => "Only tests whose names contain this",
-        "include_ignored" => "Run ignored tests too",
-        "ignored" => "Run ignored tests only",
-        "exact" => "Only the test of just this name",
-        "quiet" => "One character for a test",
-        "skip" => "No tests whose names contain this; may stand several times",
-        "list" => "List the tests; nothing runs",
-        "test_threads" => "How many tests run at once [default: as many as there are CPUs]",
-        "logfile" => "Write everything to this file instead of stdout",
-        "color" => "Whether the output is coloured; on a terminal it is",
-        "format" => "How the output is written",
-        "test" | "bench" | "show_output" | "unstable_flags" => return option.hide(true),
-        _ => return option,
-    };
-    option.help(help).long_help(None)
-}
-
-const EXIT_CODES: &str = "\
-Exit codes:
-  0..99  the guest's own
-  2      wrong arguments
-  100    the host could not do its work
-  101    the guest panicked
-  102    the guest died: triple fault, emulation failure, access to nothing, endless wait
-  124    the time limit was reached
-  130    Ctrl-C (or SIGTERM)";
-
-impl Run {
+impl Machine {
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
         let mut config = VmConfig::new(KernelSource::File(self.image));
@@ -262,7 +148,7 @@ fn parse_size(text: &str) -> Result<u64, String> {
 }
 
 /// Reads `2`, `2s`, `500ms`, `1.5s` or `3m`; at most a year.
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     let not_a_time =
         || format!("`{text}` is not a time: write a number with ms, s or m, such as 500ms or 2s");
     let unit_start = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -286,12 +172,6 @@ const YEAR_SECONDS: f64 = 365.0 * 24.0 * 3600.0;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_command_line_is_consistent() {
-        use clap::CommandFactory;
-        Cli::command().debug_assert();
-    }
 
     #[test]
     fn grants_are_read_with_their_mode() {

@@ -18,7 +18,7 @@ use crate::cli::Test;
 ///
 /// # Errors
 /// When the image cannot be read, or the file of results not be written.
-pub(crate) fn run(arguments: Test) -> Result<ExitCode> {
+pub(super) fn run(arguments: Test) -> Result<ExitCode> {
     let path = &arguments.image;
     let no_list = || Error::TestList { path: path.clone(), source: TestListError::None };
     let image = Arc::new(TestImage::open(path)?.ok_or_else(no_list)?);
@@ -73,7 +73,7 @@ impl Outcomes {
         let failure = match guest_tests::run(image, test, options) {
             Ok(verdict) if verdict.has_held() => None,
             Ok(verdict) => Some(format!("{verdict}\n{again}")),
-            Err(error) => Some(format!("{}:{}: {}", test.file, test.line, crate::chain(&error))),
+            Err(error) => Some(format!("{}:{}: {}", test.file, test.line, super::chain(&error))),
         };
         let outcome = outcome(start.elapsed(), failure.as_deref());
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(test.name.clone(), outcome);

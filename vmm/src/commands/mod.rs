@@ -1,0 +1,67 @@
+//! The commands of `vmm`, a file each.
+
+mod doctor;
+mod run;
+mod test;
+
+use std::error::Error as _;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+use shared_abi::contract::Note;
+use vmm::Error;
+use vmm::guest_tests::TestImage;
+use vmm::next::process;
+
+use crate::cli::{Cli, Command};
+
+/// Does what was typed.
+pub(crate) fn execute(command: Command) -> ExitCode {
+    match command {
+        Command::Run(arguments) => run::run(*arguments),
+        Command::Test(arguments) => test::run(*arguments).unwrap_or_else(|error| failed(&error)),
+        Command::Runner { image, words } => run_built(image, words),
+        Command::Doctor(arguments) => doctor::diagnose(&arguments),
+        Command::Contract => {
+            print!("{}", Note::THIS.text());
+            ExitCode::SUCCESS
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+    }
+}
+
+/// Runs a program or tests, whichever the image is.
+fn run_built(image: PathBuf, words: Vec<OsString>) -> ExitCode {
+    let command = match TestImage::open(&image) {
+        Ok(Some(_)) => "test",
+        Ok(None) => "run",
+        Err(error) => return failed(&error),
+    };
+    let words = ["vmm".into(), command.into(), image.into()].into_iter().chain(words);
+    execute(Cli::parse_from(words).command)
+}
+
+fn failed(error: &Error) -> ExitCode {
+    eprintln!("vmm: {}", chain(error));
+    if matches!(error, Error::OpenKvm(_) | Error::ApiVersion(_)) {
+        eprintln!("\n{}", vmm::doctor::examine());
+    }
+    ExitCode::from(process::HOST_FAILED)
+}
+
+/// The error and its causes on one line.
+fn chain(error: &Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    // A file name may hold a line break.
+    line.replace('\n', "\\n")
+}
