@@ -106,6 +106,7 @@ const TEXT: Text = {
         .number("layout", "CONSOLE_COALESCED_MMIO", layout::CONSOLE_COALESCED_MMIO.0)
         .number("layout", "BOOT_INFO", layout::BOOT_INFO.0)
         .number("layout", "STACK_END", layout::STACK_END.0)
+        .number("layout", "FAULT_STACK_END", layout::FAULT_STACK_END.0)
         .number("BootInfo", "VERSION", BootInfo::VERSION)
 };
 
