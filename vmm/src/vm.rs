@@ -4,6 +4,7 @@ use std::io;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
+use shared_abi::Gva;
 use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
@@ -17,6 +18,7 @@ use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
+use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
 use crate::session::Session;
@@ -89,7 +91,16 @@ impl Vm {
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
         let stop = self.session()?.resume(observer)?;
-        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
+        Ok(self.report(stop, *observer.counts()))
+    }
+
+    /// What is told of a run that ended so.
+    pub(crate) fn report(&self, stop: StopReason, exits: ExitCounts) -> RunReport {
+        let rip = match &stop {
+            StopReason::Exception(frame) => Some(Gva(frame.rip)),
+            _ => self.vcpu.rip(),
+        };
+        RunReport { stop, rip, panic: self.machine.panic_text().take(), exits }
     }
 
     /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.

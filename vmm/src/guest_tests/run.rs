@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
 use crate::error::Result;
+use crate::guest_tests::budget;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
 use crate::vm::Vm;
@@ -34,12 +35,19 @@ pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Ver
         Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
         None => console,
     };
-    let report = Vm::build(config)?.run()?;
+    let mut vm = Vm::build(config)?;
+    let (report, instructions) = match test.max_instructions {
+        None => (vm.run()?, None),
+        Some(_) => {
+            let (report, instructions) = budget::run_and_count(&mut vm, test.function)?;
+            (report, Some(instructions))
+        }
+    };
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");
     }
-    Ok(Verdict::of(test, report, printed, start.elapsed()))
+    Ok(Verdict::of(test, report, instructions, printed, start.elapsed()))
 }
 
 /// A console that is seen and kept.

@@ -23,12 +23,14 @@ pub struct ExitCounts {
     pub halt: u64,
     /// Signals, which are no doing of the guest.
     pub interrupted: u64,
-    /// Everything that ends a guest badly, and the stops of a debugger.
+    /// Everything that ends a guest badly.
     pub fatal: u64,
+    /// Stops that a debugger asked for: no doing of the guest, and not among all exits.
+    pub debug: u64,
 }
 
 impl ExitCounts {
-    /// All exits.
+    /// All exits that happen without a debugger, too.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.pio_in
@@ -52,8 +54,8 @@ impl Observer for ExitCounts {
             Exit::MmioWrite { .. } => &mut self.mmio_write,
             Exit::Halt => &mut self.halt,
             Exit::Interrupted => &mut self.interrupted,
+            Exit::Debug(_) => &mut self.debug,
             Exit::TripleFault
-            | Exit::Debug(_)
             | Exit::EmulationFailure(_)
             | Exit::InternalError { .. }
             | Exit::EntryFailed { .. }
