@@ -9,7 +9,6 @@ use shared_abi::Gva;
 
 use crate::error::Result;
 use crate::exit::{DebugEvent, Exit};
-use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
 use crate::vcpu::Place;
@@ -20,7 +19,8 @@ use crate::vm::Vm;
 /// # Errors
 /// What the host could not do.
 pub(super) fn run_and_count(vm: &mut Vm, function: Gva) -> Result<(RunReport, u64)> {
-    let mut counter = Counter { function, state: State::Before, instructions: 0, exits: ExitCounts::default() };
+    let mut counter =
+        Counter { function, state: State::Before, instructions: 0, exits: ExitCounts::default() };
     let mut session = vm.session()?;
     session.stop_after_each_instruction()?;
     let stop = loop {

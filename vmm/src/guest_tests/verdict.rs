@@ -129,8 +129,9 @@ struct Kinds<'a>(&'a ExitCounts);
 
 impl fmt::Display for Kinds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExitCounts { pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal, .. } =
-            self.0;
+        let ExitCounts {
+            pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal, ..
+        } = self.0;
         let kinds = [
             (pio_in, "pio_in"),
             (pio_out, "pio_out"),
