@@ -45,12 +45,15 @@ pub const WITH_ERROR_CODE: u32 = {
     bits
 };
 
-// What the linker compares with the place of `exception_entries`.
+// What the linker compares with the places of `exception_entries` and `exception_tss`.
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
     ".globl EXCEPTION_ENTRIES",
-    ".set EXCEPTION_ENTRIES, {address}",
-    address = const ADDRESS,
+    ".set EXCEPTION_ENTRIES, {entries}",
+    ".globl EXCEPTION_TSS",
+    ".set EXCEPTION_TSS, {tss}",
+    entries = const ADDRESS,
+    tss = const crate::cpu::tss::ADDRESS,
 );
 
 /// The entries.
@@ -78,7 +81,7 @@ unsafe extern "C" fn exception_entries() {
     )
 }
 
-/// Completes the frame, calls [`dispatch`](super::dispatch), and continues where the frame then says.
+/// Completes the frame, calls `dispatch` in `guest-kernel/src/exceptions.rs`, and continues where the frame then says.
 ///
 /// 1. The general registers, as an `ExceptionFrame` has them, and CR2.
 /// 2. The direction flag is clear in Rust (System V AMD64 ABI, 3.2.1); the interrupted code may have set it.
