@@ -47,6 +47,7 @@ pub mod memory;
 pub mod memory_slots;
 pub mod next;
 pub mod observe;
+pub mod origin;
 mod output;
 pub mod page_walk;
 mod readiness;
