@@ -37,6 +37,7 @@ pub mod devices;
 pub mod doctor;
 pub mod error;
 pub mod exit;
+pub mod explain;
 pub mod guest_space;
 pub mod guest_tests;
 pub mod hypercall;

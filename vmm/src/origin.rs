@@ -14,7 +14,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 pub struct Origin(&'static Location<'static>);
 
 impl Origin {
-    /// The line that calls this. In a function marked `#[track_caller]`, the line that calls that function.
+    /// The line that calls this. In a function marked `#[track_caller]`, the line that calls that function, and so on.
     #[must_use]
     #[track_caller]
     pub fn here() -> Self {

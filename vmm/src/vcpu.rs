@@ -115,6 +115,11 @@ impl Vcpu {
     /// KVM wrote into `kvm_run`.
     #[track_caller]
     pub fn enter_guest(&mut self) -> Exited<'_> {
+        self.cross(Origin::here())
+    }
+
+    /// Enters for the line `returned`. Not tracked itself, so that its own lines are seen.
+    fn cross(&mut self, returned: Origin) -> Exited<'_> {
         let (result, entered) = Origin::of(self.fd.run().map(drop));
         if let Some(coalesced) = &self.coalesced {
             coalesced.drain(&mut self.fd);
@@ -130,7 +135,7 @@ impl Vcpu {
                 errno => Exit::RunFailed(errno),
             }),
         };
-        self.crossing = Some(Crossing { entered, read, returned: Origin::here() });
+        self.crossing = Some(Crossing { entered, read, returned });
         Exited { exit, place }
     }
 
