@@ -4,9 +4,8 @@
 //! headers cut its region by name, the tables that CR3 leads to cut whatever region they lie in, and the buses say
 //! where devices are. Section headers are a stranger's word: they can name a part of the image, and nothing else.
 
-use object::elf::SHF_ALLOC;
 use object::read::elf::ElfFile64;
-use object::{Object, ObjectSection, SectionFlags};
+use object::{Object, ObjectSection};
 use serde::Serialize;
 use shared_abi::layout;
 
@@ -197,16 +196,13 @@ const MAX_NAME: usize = 40;
 fn sections(vm: &Vm) -> Vec<(Span, String)> {
     let Ok(bytes) = vm.image().bytes() else { return Vec::new() };
     let Ok(elf) = ElfFile64::<object::Endianness>::parse(&*bytes) else { return Vec::new() };
-    let is_allocated =
-        |flags| matches!(flags, SectionFlags::Elf { sh_flags } if sh_flags & u64::from(SHF_ALLOC) != 0);
-    let sections = elf.sections().take(MAX_SECTIONS);
-    let allocated = sections.filter(|section| section.size() > 0 && is_allocated(section.flags()));
+    let sections = elf.sections().take(MAX_SECTIONS).filter(|section| section.size() > 0);
     // A section may say that it is loaded, such as notes, and be in no segment that is.
     let is_loaded = |gpa: &Span| {
         let mut segments = vm.image().segments().iter();
         segments.any(|segment| segment.start.0 <= gpa.start && gpa.end() <= segment.end.0)
     };
-    let mut sections: Vec<(Span, String)> = allocated
+    let mut sections: Vec<(Span, String)> = sections
         .filter_map(|section| {
             let name: String =
                 section.name().ok()?.chars().filter(|c| !c.is_control()).take(MAX_NAME).collect();
