@@ -75,7 +75,7 @@ pub struct ResultAnswer {
 /// What the host could not do. Whatever the guest does is in both results.
 pub fn run(vm: &mut Vm) -> Result<(Answers, RunReport)> {
     let mut answers = Answers::of(vm)?;
-    let mapping = vm.vcpu_mut().run_mapping();
+    let mapping = vm.vcpu().run_mapping();
     let printed = vm.machine().console().printed();
     let before = printed.bytes();
     let mut watch = Watch::new(printed.clone(), mapping);

@@ -88,7 +88,7 @@ fn write_places(places: &[PlaceAnswer], page: &mut Page) {
     for place in places {
         let rights = place.rights.map_or("---".to_owned(), |rights| rights.to_string());
         let hva = place.hva.map(|hva| hva.to_string()).unwrap_or_default();
-        page.fact(&place.what, format!(" GPA {:24} {rights:4} HVA {hva}", place.gpa));
+        page.text.push_str(&format!("  {:25} GPA {:24} {rights:4} HVA {hva}\n", place.what, place.gpa));
     }
     let line = |purpose| places.iter().find(|place| place.purpose == purpose);
     for (label, purpose) in [
