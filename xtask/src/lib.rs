@@ -11,6 +11,7 @@ pub mod lab;
 pub mod list;
 pub mod new;
 pub mod qemu;
+mod request;
 pub mod run;
 pub mod target;
 pub mod test;
