@@ -28,8 +28,9 @@ pub(crate) enum Image {
 }
 
 impl Request {
-    /// Our own options are taken out; all others are the VMM's and stay as they are.
-    pub(crate) fn from_words(words: &[OsString]) -> Result<Self> {
+    /// Our own options are taken out; all others are the VMM's and stay as they are. Where the command takes addresses,
+    /// a word is an image only when it is the name of a program or a path.
+    pub(crate) fn from_words(words: &[OsString], takes_addresses: bool) -> Result<Self> {
         let guest_start = words.iter().position(|word| word == "--").unwrap_or(words.len());
         let (own, guest_part) = words.split_at(guest_start);
         let (kvm, own) = qemu::Options::take_from(own)?;
@@ -46,7 +47,8 @@ impl Request {
         for (position, word) in own.iter().enumerate() {
             // Behind an option a word may be that option's value, unless a program has just this name.
             let is_program = programs.iter().any(|program| OsStr::new(&program.name) == word);
-            let is_first = position == 0 && !word.to_string_lossy().starts_with('-');
+            let could_be = !word.to_string_lossy().starts_with('-') && (!takes_addresses || is_path(word));
+            let is_first = position == 0 && could_be;
             match word.to_str() {
                 Some("--release") => request.profile = Profile::Release,
                 Some("--debug") => request.profile = Profile::Debug,
@@ -62,13 +64,17 @@ impl Request {
     }
 }
 
-/// A word with a slash, or that names a file, is a path.
 fn image(word: &OsStr) -> Image {
-    let text = word.to_string_lossy();
-    if text.contains('/') || Path::new(word).is_file() {
-        return Image::File(PathBuf::from(word));
+    if is_path(word) {
+        Image::File(PathBuf::from(word))
+    } else {
+        Image::Program(word.to_string_lossy().into_owned())
     }
-    Image::Program(text.into_owned())
+}
+
+/// A word with a slash, or that names a file, is a path.
+fn is_path(word: &OsStr) -> bool {
+    word.to_string_lossy().contains('/') || Path::new(word).is_file()
 }
 
 #[cfg(test)]
@@ -77,7 +83,7 @@ mod tests {
 
     fn request(words: &[&str]) -> Request {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
-        Request::from_words(&words).expect("the workspace has programs")
+        Request::from_words(&words, false).expect("the workspace has programs")
     }
 
     #[test]
@@ -109,6 +115,23 @@ mod tests {
         let request = request(&["01_hello", "--", "--release", "--help"]);
         assert_eq!(request.guest_part, ["--", "--release", "--help"]);
         assert_eq!((request.profile, request.help), (Profile::Debug, false));
+    }
+
+    #[test]
+    fn where_addresses_may_stand_only_a_program_or_a_path_is_an_image() {
+        for (words, image, others) in [
+            (&["main", "0x1000"][..], Image::Program("01_hello".into()), &["main", "0x1000"][..]),
+            (&["probe", "main"], Image::Program("probe".into()), &["main"]),
+            (&["./kernel.elf", "4096"], Image::File("./kernel.elf".into()), &["4096"]),
+            (&["--at-stop", "main", "probe"], Image::Program("probe".into()), &["--at-stop", "main"]),
+        ] {
+            let words: Vec<OsString> = words.iter().map(OsString::from).collect();
+            let request = Request::from_words(&words, true).expect("the workspace has programs");
+            assert_eq!(
+                (request.image, request.vmm_options),
+                (image, others.iter().map(OsString::from).collect())
+            );
+        }
     }
 
     #[test]
