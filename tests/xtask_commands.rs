@@ -92,3 +92,25 @@ fn completions_are_scripts_of_the_shell() {
     let seen = Seen::of(Command::new(crate::harness::vmm_binary()).args(["completions", "bash"]));
     assert!(seen.stdout.contains("complete -F _vmm"), "{seen:?}");
 }
+
+#[test]
+fn the_ksm_laboratory_counts_the_guests_pages_and_says_when_ksm_is_off() {
+    let run = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
+
+    let seen = xtask(&["lab", "ksm", "--vms", "2", "--equal", "2", "--own", "1", "--seconds", "1", "--json"]);
+
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let json: serde_json::Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    let (state, samples) = (&json["ksm"], json["samples"].as_array().expect("samples"));
+    let present = samples[0]["guests"]["present"].as_u64().expect("a count");
+    assert!((2 * 3 * 256..2 * 6144).contains(&present), "2 machines with 3 MiB of content each: {json}");
+    if run.trim() == "1" {
+        assert_eq!(state, "on");
+    } else {
+        assert_ne!(state, "on");
+        assert!(seen.stderr.contains("KSM") && seen.stderr.contains("no pages are merged"), "{seen:?}");
+        assert_eq!((samples.len(), &samples[0]["guests"]["merged"]), (1, &serde_json::json!(0)), "{json}");
+    }
+    let after = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
+    assert_eq!(after, run, "nothing is switched without --enable-ksm");
+}

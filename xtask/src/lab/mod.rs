@@ -1,6 +1,7 @@
 //! `cargo xtask lab`: measures something on the user's own machine and shows it as a table.
 
 mod console;
+mod ksm;
 
 use std::process::ExitCode;
 
@@ -19,6 +20,8 @@ pub enum Lab {
         #[arg(long)]
         json: bool,
     },
+    /// What the host saves when several machines hold equal pages (KSM): shared, private and saved pages over time.
+    Ksm(ksm::Options),
 }
 
 /// Runs one laboratory.
@@ -28,5 +31,6 @@ pub enum Lab {
 pub fn run(lab: &Lab) -> Result<ExitCode> {
     match lab {
         Lab::Console { runs, json } => console::run(*runs, *json),
+        Lab::Ksm(options) => ksm::run(options),
     }
 }
