@@ -23,6 +23,7 @@ mod images;
 mod invariants;
 mod page_rights;
 mod page_tables;
+mod report;
 mod second_kvm;
 mod stopping;
 mod xtask_commands;

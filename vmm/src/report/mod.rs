@@ -1,5 +1,7 @@
 //! `RunReport`: how a run ended, and what was observed.
 
+mod page;
+
 use std::fmt;
 
 use shared_abi::{Gva, exit_code};
