@@ -1,6 +1,7 @@
 //! `Vm`: a virtual machine, and the order in which one comes to life.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
@@ -18,7 +19,7 @@ use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
 use crate::next::StopReason;
-use crate::observe::{ExitCounts, Observer};
+use crate::observe::{ExitCounts, Handlers, Observer};
 use crate::report::RunReport;
 use crate::run_loop;
 use crate::stop::{StopHandle, Watchdog};
@@ -95,6 +96,7 @@ impl Vm {
 
     fn run_to_stop(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
         let Self { vcpu, machine, .. } = self;
+        vcpu.tell_page_tables(observer.needs_page_tables());
         let _attached = vcpu.attach(&machine.stop)?;
         let _watchdog =
             machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
@@ -122,7 +124,7 @@ impl Vm {
 
     /// The machine's RAM, as the guest left it.
     #[must_use]
-    pub fn memory(&self) -> &GuestMemory {
+    pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
     }
 
@@ -153,6 +155,12 @@ impl Vm {
     #[must_use]
     pub fn map(&self) -> &GuestMap {
         &self.map
+    }
+
+    /// What answers at this machine's ports and addresses, by name.
+    #[must_use]
+    pub fn handlers(&self) -> Handlers {
+        Handlers::of(&self.machine)
     }
 
     /// The first vCPU.

@@ -1,6 +1,7 @@
 //! What can be typed.
 
 mod machine;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -51,6 +53,9 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    #[command(flatten)]
+    pub(crate) watch: Watch,
 }
 
 #[derive(Args, Debug)]
@@ -84,6 +89,9 @@ Examples:
   vmm run --dir data:rw kernel.elf
   vmm run --no-contract foreign.elf
   vmm run --timeout 500ms kernel.elf -- first second
+  vmm run --stats kernel.elf           # exits and their time, by line of the guest
+  vmm run --trace=pio,main kernel.elf  # exits for ports, and those from functions with `main` in their names
+  vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
 
 `vmm --help` has the table of exit codes.";

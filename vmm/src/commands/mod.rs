@@ -3,6 +3,7 @@
 mod doctor;
 mod run;
 mod test;
+mod watch;
 
 use std::error::Error as _;
 use std::ffi::OsString;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use vmm::{RunReport, Vm};
 
 use crate::cli::Run;
-use crate::commands::failed;
+use crate::commands::{failed, watch};
 use crate::ctrl_c;
 
 /// Boots a guest; how it ends is the exit code.
@@ -24,5 +24,5 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     let mut vm = Vm::build(arguments.machine.into_config()?)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    vm.run()
+    if arguments.watch.is_idle() { vm.run() } else { watch::run(&mut vm, &arguments.watch) }
 }

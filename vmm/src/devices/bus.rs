@@ -11,6 +11,9 @@ use crate::next::{Next, StopReason};
 
 /// A device behind an I/O port.
 pub trait PioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers one IN: fills `data`, 1, 2 or 4 bytes, little-endian.
     ///
     /// # Errors
@@ -77,6 +80,13 @@ impl PioBus {
         Ok(Next::Resume)
     }
 
+    /// The ports that have a device, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (u16, &'static str)> {
+        self.devices
+            .iter()
+            .map(|(port, device)| (*port, device.lock().unwrap_or_else(PoisonError::into_inner).name()))
+    }
+
     fn device(&self, port: u16) -> Option<&Mutex<Box<dyn PioDevice>>> {
         self.devices.iter().find(|(own, _)| *own == port).map(|(_, device)| device)
     }
@@ -84,6 +94,9 @@ impl PioBus {
 
 /// A device behind guest-physical addresses without RAM.
 pub trait MmioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers a read at `offset` from the device's first byte: fills `data`, 1 to 8 bytes, little-endian.
     ///
     /// # Errors
@@ -144,6 +157,12 @@ impl MmioBus {
         }
     }
 
+    /// The addresses that have a device, as first byte and size, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (Gpa, u64, &'static str)> {
+        let name = |device: &SharedMmioDevice| device.lock().unwrap_or_else(PoisonError::into_inner).name();
+        self.devices.iter().map(move |(start, size, device)| (*start, *size, name(device)))
+    }
+
     /// The device that has all bytes of the access, and the access's offset in it.
     fn device(&self, gpa: Gpa, length: usize) -> Option<(u64, &SharedMmioDevice)> {
         self.devices.iter().find_map(|(start, size, device)| {
@@ -163,6 +182,10 @@ mod tests {
     struct Recorder(std::sync::Arc<Mutex<Vec<Vec<u8>>>>);
 
     impl PioDevice for Recorder {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
         fn read(&mut self, data: &mut [u8]) -> Result<Next> {
             data.fill(0xAB);
             Ok(Next::Resume)
