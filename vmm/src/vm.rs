@@ -8,9 +8,10 @@ use kvm_ioctls::Kvm;
 use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
+use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
-use crate::boot::{self, Boot};
+use crate::boot::{self, Boot, BootOrigins};
 use crate::config::{MemorySize, PageSize, VmConfig};
 use crate::debug::{CpuState, Symbols};
 use crate::error::{Error, Result};
@@ -37,6 +38,18 @@ pub struct Vm {
     machine: Machine,
     map: GuestMap,
     image: KernelImage,
+    origins: Origins,
+    /// How many bits a physical address may have.
+    address_bits: u32,
+}
+
+/// The lines that brought a machine to life; what they made keeps the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Origins {
+    /// What filled its memory.
+    pub boot: BootOrigins,
+    /// What set the registers of the first vCPU.
+    pub registers: RegisterOrigins,
 }
 
 impl Vm {
@@ -49,7 +62,7 @@ impl Vm {
     pub fn build(config: VmConfig) -> Result<Self> {
         let mut image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, arguments } = boot::prepare(&config, &mut image, &memory)?;
+        let Boot { map, cpu, arguments, origins: boot } = boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
@@ -59,7 +72,8 @@ impl Vm {
         slots.register_start(&vm, &map)?;
         let vcpu = Vcpu::create(&kvm, &vm, 0)?;
         vcpu.set_cpuid(&cpuid)?;
-        vcpu.start_in(&cpu)?;
+        let registers = vcpu.start_in(&cpu)?;
+        let (origins, address_bits) = (Origins { boot, registers }, address_bits(&cpuid));
 
         let machine = Machine::new(Parts {
             vm,
@@ -73,7 +87,7 @@ impl Vm {
             log: config.log,
             files,
         });
-        Ok(Self { vcpu, machine, map, image })
+        Ok(Self { vcpu, machine, map, image, origins, address_bits })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -168,6 +182,29 @@ impl Vm {
     pub fn vcpu(&self) -> &Vcpu {
         &self.vcpu
     }
+
+    /// The first vCPU, to look at what it shares with KVM.
+    pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// What all vCPUs share.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The lines that brought it to life.
+    #[must_use]
+    pub fn origins(&self) -> Origins {
+        self.origins
+    }
+
+    /// How many bits a physical address of this machine may have: MAXPHYADDR.
+    #[must_use]
+    pub fn address_bits(&self) -> u32 {
+        self.address_bits
+    }
 }
 
 fn open_kvm() -> Result<Kvm> {
@@ -192,13 +229,19 @@ fn supported_cpuid(kvm: &Kvm, page_size: PageSize, memory: MemorySize) -> Result
 /// Checks that the CPU can address all RAM: an address with more bits makes a page-table entry invalid.
 /// Intel SDM vol. 2A, CPUID: leaf 80000008h, EAX bits 7 to 0. A CPU that does not say is believed to.
 fn check_address_bits(cpuid: &CpuId, memory: MemorySize) -> Result<()> {
-    const LEAF: u32 = 0x8000_0008;
-    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
     let end = ram_regions(memory.bytes()).iter().map(|region| region.end).max().unwrap_or_default();
-    match said {
-        Some(bits @ 32..64) if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
+    match address_bits(cpuid) {
+        bits if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
         _ => Ok(()),
     }
+}
+
+/// MAXPHYADDR as CPUID shows it; the most that a page-table entry holds where it says nothing or nonsense.
+fn address_bits(cpuid: &CpuId) -> u32 {
+    const LEAF: u32 = 0x8000_0008;
+    const MOST: u32 = 52;
+    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
+    said.filter(|bits| (32..=MOST).contains(bits)).unwrap_or(MOST)
 }
 
 /// Intel SDM vol. 2A, CPUID: leaf 80000001h, EDX bit 26.

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod explain;
 mod machine;
 mod watch;
 
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand};
 
+pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
 pub(crate) use watch::Watch;
@@ -25,6 +27,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Boots a kernel and shows what it prints.
     Run(Box<Run>),
+    /// Runs a kernel and answers where everything was: memory, page tables, kvm_run, entry, exits, result.
+    Explain(Box<Explain>),
+    /// Shows guest memory as one table, made by walking the live page tables, and what is wrong with them.
+    Map(Box<Map>),
+    /// Shows how addresses are translated: every entry from CR3 on, every bit by name.
+    Walk(Box<Walk>),
     /// Runs the tests in an image, each in a machine of its own.
     #[command(help_template = HELP_TEMPLATE, after_help = TEST_EXAMPLES, mut_args = in_our_words)]
     Test(Box<Test>),
@@ -56,6 +64,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) watch: Watch,
+
+    #[command(flatten)]
+    pub(crate) peeks: Peeks,
 }
 
 #[derive(Args, Debug)]
@@ -93,6 +104,7 @@ Examples:
   vmm run --trace=pio,main kernel.elf  # exits for ports, and those from functions with `main` in their names
   vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
+  vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 
 `vmm --help` has the table of exit codes.";
 

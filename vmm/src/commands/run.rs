@@ -12,9 +12,7 @@ use crate::ctrl_c;
 pub(super) fn run(arguments: Run) -> ExitCode {
     match build_and_run(arguments) {
         Ok(report) => {
-            if !report.is_unremarkable() {
-                eprintln!("vmm: {report}");
-            }
+            show_end(&report);
             ExitCode::from(report.stop.process_exit_code())
         }
         Err(error) => failed(&error),
@@ -24,5 +22,17 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     let mut vm = Vm::build(arguments.machine.into_config()?)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    if arguments.watch.is_idle() { vm.run() } else { watch::run(&mut vm, &arguments.watch) }
+    let report =
+        if arguments.watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &arguments.watch)? };
+    for peek in arguments.peeks.look(&vm)? {
+        eprintln!("{peek}");
+    }
+    Ok(report)
+}
+
+/// Says how the guest ended, where that must be said.
+pub(super) fn show_end(report: &RunReport) {
+    if !report.is_unremarkable() {
+        eprintln!("vmm: {report}");
+    }
 }
