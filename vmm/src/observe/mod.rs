@@ -79,6 +79,41 @@ pub enum Mark {
     End,
 }
 
+/// One that somebody else owns.
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn needs_page_tables(&self) -> bool {
+        (**self).needs_page_tables()
+    }
+
+    fn on_entry(&mut self) {
+        (**self).on_entry();
+    }
+
+    fn on_exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
+        (**self).on_exit(exit, place);
+    }
+
+    fn on_call(&mut self, call: &Registers, answer: Option<Answer>) {
+        (**self).on_call(call, answer);
+    }
+
+    fn on_log(&mut self, record: &LogRecord) {
+        (**self).on_log(record);
+    }
+
+    fn on_mark(&mut self, mark: &Mark) {
+        (**self).on_mark(mark);
+    }
+
+    fn on_answer(&mut self, next: &Next) {
+        (**self).on_answer(next);
+    }
+
+    fn counts(&self) -> &ExitCounts {
+        (**self).counts()
+    }
+}
+
 /// Two that watch; the first one counts.
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn needs_page_tables(&self) -> bool {

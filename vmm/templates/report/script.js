@@ -109,10 +109,11 @@
   };
 
   // Guest memory.
-  const regions = all("#map tbody tr").map((row) => ({
-    row, name: row.dataset.name, kind: row.dataset.kind, hva: row.dataset.hva,
+  const places = all("#map tbody tr").map((row) => ({
+    row, name: row.dataset.name, kind: row.dataset.kind, hva: row.dataset.hva, rights: row.dataset.rights,
     start: Number(row.dataset.start), end: Number(row.dataset.start) + Number(row.dataset.size),
   }));
+  const regions = places.filter(({ row }) => row.dataset.drawn !== "no");
   let chosen = null;
   const memory = regions.length && strip(byId("map-strip"),
     [Math.min(...regions.map((region) => region.start)), Math.max(...regions.map((region) => region.end))], 0x1000,
@@ -136,10 +137,9 @@
     memory.show(0, Math.max(...used) * 1.15);
   const choose = (region, zooms) => {
     chosen = region;
-    const rights = region.row.children[3].textContent;
     const detail = byId("map-strip").querySelector(".detail");
     detail.replaceChildren(element("b", region.name),
-      ` ${hex(region.start)} to ${hex(region.end)}, ${bytes(region.end - region.start)}, ${rights}`,
+      ` ${hex(region.start)} to ${hex(region.end)}, ${bytes(region.end - region.start)}, ${region.rights}`,
       region.hva ? `; the host has it at ${region.hva}` : "");
     const around = (region.end - region.start) * 0.75;
     if (zooms) memory.show(region.start - around, region.end + around); else memory.redraw();
@@ -150,18 +150,31 @@
       byId("map").scrollIntoView({ block: "start" });
     });
 
-  // The timeline.
-  const marks = JSON.parse(byId("marks").textContent);
+  // The timeline: a row for the spans that the guest has named, one for each kind of exit, one for log records.
+  const run = JSON.parse(byId("data").textContent).timeline;
+  const COLOURS = { "pio-out": "e-out", "pio-in": "e-in", hypercall: "e-call", "mmio-read": "e-mmio", "mmio-write": "e-mmio", halt: "e-halt", interrupted: "e-halt" };
+  const lanes = run.kinds.map((kind) => ({ name: kind, class: COLOURS[kind] ?? "e-end" }));
+  const exits = run.exits.map(([id, start, took, lane, site], number) => ({
+    start, took, lane, number, text: `Exit ${id}: ${run.sites[site] ?? "of a place that was not kept"}`,
+  }));
+  const extra = (name, kind, list) => {
+    if (!list.length) return;
+    list.forEach((one) => exits.push({ ...one, lane: lanes.length }));
+    lanes.push({ name, class: kind });
+  };
+  extra("spans", "stack", run.spans.map((span) => ({ start: span.start_ns, took: (span.end_ns ?? run.end_ns) - span.start_ns, text: `Span ${span.name}`, depth: span.depth, name: span.name })));
+  extra("log", "data", run.log.map(([start, text]) => ({ start, took: 0, text })));
+  exits.sort((one, other) => one.start - other.start || other.took - one.took);
+  exits.forEach((one, number) => { one.number = number; });
   const LANE = 22;
-  const exits = marks.exits.map(([start, took, lane, text], number) => ({ start, took, lane, text, number }));
-  const end = Math.max(marks.end_ns, 1);
+  const end = Math.max(run.end_ns, 1);
   let exit = null;
   const timePlot = byId("time-strip").querySelector(".plot");
-  timePlot.setAttribute("height", (marks.lanes.length + 1) * LANE + 26);
+  timePlot.setAttribute("height", (lanes.length + 1) * LANE + 26);
   const timeline = strip(byId("time-strip"), [0, end], Math.min(1000, end),
     ([from, to]) => `${time(from)} to ${time(to)}`,
     (plot, scale, view, width, small) => {
-      const height = small ? 14 : marks.lanes.length * LANE;
+      const height = small ? 14 : lanes.length * LANE;
       plot.append(drawn("rect", { class: "back", x: 0, y: 0, width, height }));
       if (!small) {
         const wanted = (view[1] - view[0]) / Math.max(width / 100, 1);
@@ -169,25 +182,26 @@
         ticks(plot, scale, view, width, power * [1, 2, 5, 10].find((factor) => factor * power >= wanted), time, height + 2);
       }
       // Marks that fall on the same pixel of a lane are one rectangle, so a drawing never has more than fit.
-      const drawnTo = marks.lanes.map(() => -1);
+      const drawnTo = lanes.map(() => -1);
       for (const one of exits) {
         if (one.start + one.took < view[0] || one.start > view[1]) continue;
         const [left, right] = [scale(one.start), scale(one.start + one.took)];
-        if (right < drawnTo[one.lane] && one !== exit) continue;
+        if (right < drawnTo[one.lane] && one !== exit && one.depth === undefined) continue;
         drawnTo[one.lane] = Math.max(right, left + 1);
+        const inset = Math.min(one.depth ?? 0, 4) * 2;
         const made = box(plot, scale, width, one.start, one.start + one.took,
-          small ? 2 : one.lane * LANE + 3, small ? 10 : LANE - 6, marks.lanes[one.lane].class);
+          small ? 2 : one.lane * LANE + 3 + inset, small ? 10 : LANE - 6 - inset, lanes[one.lane].class, small ? "" : one.name);
         if (!made || small) continue;
         if (one === exit) made.classList.add("chosen");
         made.addEventListener("click", () => chooseExit(one, false));
       }
-      if (!small) marks.lanes.forEach((lane, number) =>
+      if (!small) lanes.forEach((lane, number) =>
         plot.append(drawn("text", { class: "lane", x: 4, y: number * LANE + 15 }, lane.name)));
     });
   const chooseExit = (one, moves) => {
     exit = one;
     byId("time-strip").querySelector(".detail").replaceChildren(
-      element("b", `${marks.lanes[one.lane].name}`), ` at ${time(one.start)}, answered in ${time(one.took)}. ${one.text}`);
+      element("b", `${lanes[one.lane].name}`), ` at ${time(one.start)}, ${time(one.took)} long. ${one.text}`);
     const [from, to] = timeline.view();
     if (moves && (one.start < from || one.start + one.took > to)) {
       const half = Math.max((to - from) / 2, one.took);
@@ -210,10 +224,10 @@
   const within = (at, start, size) => at >= BigInt(start) && at < BigInt(start) + BigInt(size);
   const lookUp = (at) => {
     const facts = [];
-    for (const { row, name, hva } of regions)
+    for (const { row, name, hva, rights } of places)
       if (within(at, row.dataset.start, row.dataset.size)) {
         const offset = at - BigInt(row.dataset.start);
-        facts.push(["As a GPA", `${name}, ${hex(offset)} into it, ${row.children[3].textContent}`]);
+        facts.push(["As a GPA", `${name}, ${hex(offset)} into it, ${rights}`]);
         if (/^0x/.test(hva)) facts.push(["The host has it at", `HVA ${hex(BigInt(hva) + offset)}`]);
       }
     for (const { dataset, textContent } of all("#tables .leaf"))
