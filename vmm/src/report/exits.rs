@@ -1,7 +1,5 @@
 //! Exits by kind and by line, and the timeline's words, as the page shows them.
 
-use std::time::Duration;
-
 use super::page::{Exits, Kind, Line, Words};
 use crate::observe::{self, LineRow, Sampled, Summary, Tally};
 
@@ -96,8 +94,13 @@ fn percent(tally: &Tally, total: u64) -> u64 {
 
 /// Nanoseconds in three digits and a unit.
 pub(super) fn short(ns: u64) -> String {
-    let time = Duration::from_nanos(ns);
-    if ns < 1000 { format!("{time:?}") } else { format!("{time:.1?}") }
+    let (unit, of) = match ns {
+        0..1_000 => return format!("{ns} ns"),
+        1_000..1_000_000 => ("µs", 1e3),
+        1_000_000..1_000_000_000 => ("ms", 1e6),
+        _ => ("s", 1e9),
+    };
+    format!("{:.1} {unit}", ns as f64 / of)
 }
 
 /// A number with its thousands apart.

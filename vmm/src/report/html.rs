@@ -184,7 +184,7 @@ impl HtmlReport {
                 .collect(),
         });
         AnswersCard {
-            lead: "What `vmm explain` answers, in the order of a machine's life; each step with the line of the host \
+            lead: "What “vmm explain” answers, in the order of a machine's life; each step with the line of the host \
                    that did it."
                 .to_owned(),
             all: all.collect(),

@@ -20,7 +20,7 @@ pub(super) fn map(map: &MemoryMap, is_cut: bool, ram: u64) -> Map {
     let end = map.rows.iter().filter(|row| row.hva.is_some()).map(|row| row.gpa.end()).max().unwrap_or_default();
     let mut note = map.moment.note.clone().into_iter().chain(map.cut.clone()).collect::<Vec<_>>();
     if is_cut {
-        note.push(format!("only the first {MAX_ROWS} rows are here: `vmm map --at-stop` has all"));
+        note.push(format!("only the first {MAX_ROWS} rows are here: “vmm map --at-stop” has all"));
     }
     Map {
         lead,

@@ -157,6 +157,9 @@
   const exits = run.exits.map(([id, start, took, lane, site], number) => ({
     start, took, lane, number, text: `Exit ${id}: ${run.sites[site] ?? "of a place that was not kept"}`,
   }));
+  // Where the middle was left out: the number of the exit behind it makes a jump.
+  const jump = run.exits.findIndex(([id], number) => number > 0 && id !== run.exits[number - 1][0] + 1);
+  const [last, firstOfEnd] = [exits[jump - 1], exits[jump]];
   const extra = (name, kind, list) => {
     if (!list.length) return;
     list.forEach((one) => exits.push({ ...one, lane: lanes.length }));
@@ -180,6 +183,11 @@
         const wanted = (view[1] - view[0]) / Math.max(width / 100, 1);
         const power = 10 ** Math.floor(Math.log10(wanted));
         ticks(plot, scale, view, width, power * [1, 2, 5, 10].find((factor) => factor * power >= wanted), time, height + 2);
+      }
+      if (run.left_out && last) {
+        const gap = [last.start + last.took, firstOfEnd.start].map(scale);
+        plot.append(drawn("rect", { class: "gap", x: gap[0], y: 0, width: Math.max(gap[1] - gap[0], 1), height }));
+        if (!small && gap[1] - gap[0] > 120) plot.append(drawn("text", { x: gap[0] + 5, y: 15 }, `${run.left_out} left out`));
       }
       // Marks that fall on the same pixel of a lane are one rectangle, so a drawing never has more than fit.
       const drawnTo = lanes.map(() => -1);
