@@ -41,7 +41,7 @@ use crate::vcpu::Place;
 
 /// Something that watches the exits of a vCPU. Of its calls only two are needed.
 pub trait Observer {
-    /// Whether [`Place::page_tables`] is wanted; asked once, when the run starts.
+    /// Whether [`Place::page_tables`] is wanted; asked once, before the guest is entered first.
     fn needs_page_tables(&self) -> bool {
         false
     }

@@ -3,6 +3,12 @@
 //! Pure: it reads guest memory through a function and so works on tables that the host built, that the guest built, or
 //! that a test made up. It follows the Intel SDM vol. 3A, 4.5, with four levels; the format of the entries is drawn in
 //! [`boot::page_tables`](crate::boot::page_tables). Unlike a CPU it sets no accessed and dirty bits.
+//!
+//! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why.
+
+mod trace;
+
+pub use trace::{Level, WalkStep, WalkTrace, trace};
 
 use shared_abi::{Gpa, Gva};
 use x86_64::structures::paging::PageTableFlags as Entry;
@@ -117,23 +123,44 @@ impl Walker {
             if shift == PT_SHIFT {
                 self.last = Some(LastTable { prefix, table, rights });
             }
-            let entry_gpa = Gpa(table.0 + (gva.0 >> shift & 0x1FF) * 8);
+            let entry_gpa = Gpa(table.0 + index(gva, shift) * 8);
             let word = read(entry_gpa).ok_or(WalkError::TableOutsideRam(entry_gpa))?;
-            let entry = Entry::from_bits_retain(word);
-            if !entry.contains(Entry::PRESENT) {
-                return Err(WalkError::NotPresent(entry_gpa));
+            match follow(gva, shift, entry_gpa, word, rights)? {
+                Leads::ToPage(mapping) => return Ok(mapping),
+                Leads::ToTable(next, granted) => (table, rights) = (next, granted),
             }
-            rights = rights.and(entry);
-            if let Some(page_size) = page_at(shift, entry) {
-                return page(gva, entry_gpa, word, page_size, rights);
-            }
-            if entry.contains(Entry::HUGE_PAGE) {
-                return Err(WalkError::ReservedBit(entry_gpa));
-            }
-            table = Gpa(word & ADDRESS_MASK);
         }
         unreachable!("an entry of the last level maps a page")
     }
+}
+
+/// Where a present entry leads.
+enum Leads {
+    ToTable(Gpa, Rights),
+    ToPage(Mapping),
+}
+
+/// Which entry of the table whose indexes start at bit `shift` translates `gva`.
+#[inline]
+fn index(gva: Gva, shift: u32) -> u64 {
+    gva.0 >> shift & 0x1FF
+}
+
+/// Where the entry `word` leads, behind levels that grant `rights`.
+#[inline]
+fn follow(gva: Gva, shift: u32, entry_gpa: Gpa, word: u64, rights: Rights) -> Result<Leads, WalkError> {
+    let entry = Entry::from_bits_retain(word);
+    if !entry.contains(Entry::PRESENT) {
+        return Err(WalkError::NotPresent(entry_gpa));
+    }
+    let rights = rights.and(entry);
+    if let Some(page_size) = page_at(shift, entry) {
+        return page(gva, entry_gpa, word, page_size, rights).map(Leads::ToPage);
+    }
+    if entry.contains(Entry::HUGE_PAGE) {
+        return Err(WalkError::ReservedBit(entry_gpa));
+    }
+    Ok(Leads::ToTable(Gpa(word & ADDRESS_MASK), rights))
 }
 
 /// What the entry of a page says about `gva`.
