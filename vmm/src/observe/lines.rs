@@ -65,11 +65,11 @@ impl Line {
         Self { function: frame.function, file: frame.file, line: frame.line, address: gva.0 }
     }
 
-    /// Whether it is neither of the guest kernel's library nor of Rust's. What has no name may be anybody's. A name
-    /// without a crate is an assembler's or a C compiler's, and those are the program's, but for the start of it all.
+    /// Whether it is neither of the guest kernel's library nor of Rust's. What has no name is the program's, and so is a
+    /// name without a crate, an assembler's or a C compiler's, but for the start of it all.
     fn is_of_the_program(&self) -> bool {
         const LIBRARIES: [&str; 5] = ["guest_kernel", "shared_abi", "core", "alloc", "compiler_builtins"];
-        let Some(function) = &self.function else { return false };
+        let Some(function) = &self.function else { return true };
         match crate_of(function) {
             Some(name) => !LIBRARIES.contains(&name),
             None => !self.is_the_start(),
