@@ -2,7 +2,7 @@
 //!
 //! Each side is a guest program, an ELF file, or what `vmm run --stats-json` has written. A line is one of the program:
 //! what the library does for it is added up there, so `println_raw!` becoming `println!` is one row. Two programs are
-//! compared by their functions and lines, whatever the programs' own names are.
+//! compared by their functions and lines, whatever the programs' own names are. A line that has moved is two rows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -62,7 +62,16 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 
 /// The exits of one run, by line and by what they are.
 #[derive(Debug, Default)]
-struct Side(BTreeMap<Place, BTreeMap<String, u64>>);
+struct Side(BTreeMap<Place, Exits>);
+
+/// The exits of one line.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Exits {
+    /// The line as people know it: `main at 01_hello.rs:28`.
+    shown: String,
+    /// How many, by handler or kind.
+    by_what: BTreeMap<String, u64>,
+}
 
 /// A line of a program, under a name that another program's has too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -117,18 +126,20 @@ impl Side {
             let what =
                 [&row["handler"], &row["kind"]].into_iter().find_map(Value::as_str).unwrap_or_default();
             let exits = row["exits"].as_u64().context("a line has no `exits`")?;
-            *own.0.entry(place).or_default().entry(what.to_owned()).or_default() += exits;
+            let shown = place.shown(&row["caller"]);
+            let line = own.0.entry(place).or_insert_with(|| Exits { shown, ..Exits::default() });
+            *line.by_what.entry(what.to_owned()).or_default() += exits;
         }
         Ok(own)
     }
 
     fn exits(&self, place: &Place) -> u64 {
-        self.0.get(place).map_or(0, |exits| exits.values().sum())
+        self.0.get(place).map_or(0, |exits| exits.by_what.values().sum())
     }
 
     /// What the exits of a line are, and how many of each: `21 console`.
     fn what(&self, place: &Place) -> String {
-        let exits = self.0.get(place).into_iter().flatten();
+        let exits = self.0.get(place).into_iter().flat_map(|exits| &exits.by_what);
         exits.map(|(what, count)| format!("{count} {what}")).collect::<Vec<_>>().join(", ")
     }
 }
@@ -156,12 +167,14 @@ impl Place {
         }
     }
 
-    fn shown(&self) -> String {
-        [self.function.as_str(), self.line.as_str()]
-            .into_iter()
-            .filter(|part| !part.is_empty())
-            .collect::<Vec<_>>()
-            .join(" ")
+    /// The place as people know it, with the end of its file's path.
+    fn shown(&self, caller: &Value) -> String {
+        let file = caller["file"].as_str().and_then(|file| file.rsplit('/').next());
+        match (file, caller["line"].as_u64()) {
+            (Some(file), Some(line)) => format!("{} at {file}:{line}", self.function),
+            _ if self.function.is_empty() => self.line.clone(),
+            _ => self.function.clone(),
+        }
     }
 }
 
@@ -193,7 +206,8 @@ impl Difference {
         let mut places: Vec<_> = before.0.keys().chain(after.0.keys()).collect();
         places.sort();
         places.dedup();
-        let changed = places.iter().filter(|place| before.0.get(place) != after.0.get(place));
+        let by_what = |side: &Side, place: &Place| side.0.get(place).map(|exits| exits.by_what.clone());
+        let changed = places.iter().filter(|place| by_what(before, place) != by_what(after, place));
         let mut lines: Vec<_> = changed
             .map(|place| Changed {
                 function: place.function.clone(),
@@ -202,7 +216,7 @@ impl Difference {
                 after: after.exits(place),
                 before_what: before.what(place),
                 after_what: after.what(place),
-                shown: place.shown(),
+                shown: shown([before, after].map(|side| side.0.get(place))),
             })
             .collect();
         lines.sort_by_key(|line| std::cmp::Reverse(line.before.abs_diff(line.after)));
@@ -222,8 +236,15 @@ impl Difference {
             text += "every line made the same exits\n";
         }
         let (before, after) = (self.before, self.after);
-        text + &format!("{:width$} {before:>9} -> {after:<9}\n", "total").replace(" \n", "\n")
+        text + &format!("{:width$} {before:>9} -> {after}\n", "total")
     }
+}
+
+/// The line as one side knows it, or both.
+fn shown(sides: [Option<&Exits>; 2]) -> String {
+    let mut names: Vec<&str> = sides.into_iter().flatten().map(|exits| exits.shown.as_str()).collect();
+    names.dedup();
+    names.join(", ")
 }
 
 fn or_nothing(what: &str) -> &str {
@@ -264,7 +285,9 @@ mod tests {
         assert_eq!(
             words,
             [
-                "main :22 14 -> 1 14 console -> 1 ConsoleWrite".split(' ').collect::<Vec<_>>(),
+                "main at 01_hello.rs:22, main at hello_fast.rs:22 14 -> 1 14 console -> 1 ConsoleWrite"
+                    .split(' ')
+                    .collect::<Vec<_>>(),
                 "total 15 -> 2".split(' ').collect(),
             ]
         );
