@@ -1,14 +1,17 @@
 //! Timelines: a run as a picture that viewers can open.
 
+use std::fs;
 use std::io::{self, Write};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::sleep;
 use std::time::Duration;
 
 use serde_json::Value;
-use vmm::observe::Timeline;
+use vmm::observe::{ExitCounts, Stats, Timeline, Trace};
 use vmm::{Console, Vm};
 
-use crate::harness::{Boot, patiently, probe};
+use crate::harness::{Boot, guest, patiently, probe, send, vmm_binary};
 
 /// Bytes that are looked at when all is over.
 #[derive(Clone, Default)]
@@ -152,4 +155,45 @@ fn a_full_timeline_says_what_it_left_out() {
     let note = format!("{} exits are not drawn", exits - drawn);
     assert!(picture.points.last().is_some_and(|last| last.contains(&note)), "{:?}", picture.points);
     assert!(picture.size as u64 <= limit + 70 * 80, "{}", picture.size);
+}
+
+#[test]
+fn ctrl_c_leaves_a_whole_timeline() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mut vmm = Command::new(vmm_binary())
+        .args(["run", "--timeout", "60s", "--timeline"])
+        .arg(file.path())
+        .arg(guest("probe"))
+        .args(["--", "flood"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the VMM starts");
+    sleep(patiently(Duration::from_millis(700)));
+    send(&vmm, libc::SIGINT);
+    let code = vmm.wait().expect("it ends").code();
+
+    let picture = Picture::read(&fs::read(file.path()).expect("written"));
+    picture.assert_nested();
+    assert_eq!(code, Some(130));
+    assert!(picture.points.last().is_some_and(|last| last.contains("interrupted")), "{:?}", picture.points);
+}
+
+#[test]
+fn several_watch_one_run_and_agree() {
+    let mut boot = probe("count-exits");
+    boot.config.console = Console::capture().0;
+    let mut vm = Vm::build(boot.config).expect("the machine can be built");
+    let bytes = Shared::default();
+    let timeline = Timeline::new(&vm, bytes.clone());
+    let mut observers = (ExitCounts::default(), (Some(Stats::new(&vm)), (None::<Trace>, Some(timeline))));
+
+    let report = vm.run_observed(&mut observers).expect("the host can do its work");
+
+    let (counts, (stats, (_, timeline))) = observers;
+    timeline.map_or(Ok(()), Timeline::finish).expect("memory takes all");
+    let summary = stats.expect("it was there").summary(&vm.symbols());
+    let picture = Picture::read(&bytes.0.lock().expect("no panics"));
+    assert_eq!((counts, summary.counts), (report.exits, report.exits));
+    assert_eq!((summary.total.exits, picture.count("guest")), (counts.total(), counts.total()));
 }

@@ -95,7 +95,8 @@ Examples:
   vmm run --no-contract foreign.elf
   vmm run --timeout 500ms kernel.elf -- first second
   vmm run --stats kernel.elf           # exits and their time, by line of the guest
-  vmm run --trace=pio,main kernel.elf  # exits for ports, and those from functions with `main` in their names
+  vmm run --trace=port=0xe9 kernel.elf # every exit for this port, as it happens
+  vmm run --trace=hypercall,main kernel.elf
   vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
 
