@@ -5,8 +5,8 @@ use std::process::Command;
 
 use xtask::workspace;
 
-use crate::harness::Seen;
 use crate::harness::workspace_copy::WorkspaceCopy;
+use crate::harness::{Seen, vmm_run};
 
 /// Runs `cargo xtask` in `folder` of the workspace.
 fn xtask_in(folder: &str, words: &[&str]) -> Seen {
@@ -113,4 +113,42 @@ fn the_ksm_laboratory_counts_the_guests_pages_and_says_when_ksm_is_off() {
     }
     let after = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
     assert_eq!(after, run, "nothing is switched without --enable-ksm");
+}
+
+#[test]
+fn diff_exits_shows_the_lines_that_changed_and_the_total() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stats_of = |name: &str, deed: &[&str]| {
+        let path = directory.path().join(name);
+        let path = path.to_str().expect("UTF-8").to_owned();
+        let words = ["--timeout", "20s", "--stats-json", &path, "--"];
+        let seen = vmm_run("probe", &[&words[..], deed].concat());
+        assert_eq!(seen.code, Some(0), "{seen:?}");
+        path
+    };
+    let by_byte = stats_of("before.json", &["println-raw"]);
+    let by_line = stats_of("after.json", &["println", "5"]);
+
+    let seen = xtask(&["diff-exits", &by_byte, &by_line, "--json"]);
+    let difference: serde_json::Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    assert_eq!((&difference["before"], &difference["after"]), (&14.into(), &2.into()), "{seen:?}");
+    let raw = &difference["lines"][0];
+    assert_eq!(
+        (&raw["before"], &raw["after"], &raw["before_what"]),
+        (&13.into(), &0.into(), &"13 console".into())
+    );
+    assert!(raw["line"].as_str().is_some_and(|line| line.starts_with("calls.rs:")), "{raw}");
+
+    let seen = xtask(&["diff-exits", &by_byte, &by_byte]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    assert!(seen.stdout.contains("every line made the same exits"), "{seen:?}");
+}
+
+#[test]
+fn diff_exits_runs_programs_itself() {
+    let seen = xtask(&["diff-exits", "01_hello", "probe"]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let hello = seen.stdout.lines().find(|line| line.contains("21 console -> nothing"));
+    assert!(hello.is_some_and(|line| line.contains("21 -> 0")), "{seen:?}");
+    assert!(seen.stdout.lines().last().is_some_and(|line| line.starts_with("total")), "{seen:?}");
 }

@@ -38,6 +38,7 @@ pub mod doctor;
 pub mod error;
 pub mod exit;
 pub mod explain;
+pub mod features;
 pub mod guest_space;
 pub mod guest_tests;
 pub mod hypercall;
@@ -54,7 +55,9 @@ pub mod page_walk;
 mod readiness;
 pub mod report;
 pub mod run_loop;
+pub mod session;
 pub mod stop;
+mod tiny_guest;
 pub mod vcpu;
 pub mod vm;
 

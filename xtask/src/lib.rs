@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod ci;
+pub mod diff_exits;
 pub mod doctor;
 pub mod guest;
 pub mod lab;

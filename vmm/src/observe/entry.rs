@@ -230,10 +230,11 @@ impl fmt::Debug for Data {
 }
 
 impl fmt::Display for Data {
-    /// Hexadecimal, then as text where it is ASCII: `68 'h'`.
+    /// Hexadecimal, then as text where it is some: `68 'h'`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text: Vec<_> = self.as_slice().iter().map(|byte| format!("{byte:02x}")).collect();
-        if !self.as_slice().is_empty() && self.as_slice().iter().all(u8::is_ascii) {
+        let is_text = |byte: &u8| matches!(byte, b' '..=b'~' | b'\n' | b'\r' | b'\t');
+        if !self.as_slice().is_empty() && self.as_slice().iter().all(is_text) {
             text.push(format!("'{}'", self.as_slice().escape_ascii()));
         }
         f.pad(&text.join(" "))

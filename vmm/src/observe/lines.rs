@@ -30,28 +30,23 @@ pub(super) struct Lined {
 impl Lines {
     /// The lines of an exit by the instruction at `instruction`.
     pub(super) fn of(&mut self, site: &Site, instruction: Option<Gva>, symbols: &Symbols) -> Lined {
-        let own: Vec<Line> = instruction.map(|gva| self.at(gva, symbols).to_vec()).unwrap_or_default();
         // A call may be the last instruction of its function: the byte before its end is still of it.
         let callers = site.callers.as_slice().iter().map(|address| Gva(address.wrapping_sub(1)));
-        let mut outer: Option<Line> = None;
-        let mut before: Option<Line> = None;
-        let first = own.first().cloned();
-        let mut caller = own.iter().find(|line| line.is_of_the_program()).cloned();
-        for gva in callers {
-            if caller.is_some() {
-                break;
-            }
+        let mut first = None;
+        let mut outermost = None;
+        for gva in instruction.into_iter().chain(callers) {
             for line in self.at(gva, symbols) {
+                first.get_or_insert_with(|| line.clone());
                 if line.is_of_the_program() {
-                    caller = Some(line.clone());
-                    break;
+                    return Lined { instruction: first, caller: Some(line.clone()) };
                 }
-                before = outer.replace(line.clone());
+                if !line.is_the_start() {
+                    outermost = Some(line.clone());
+                }
             }
         }
-        // All of it is library code: then the function that the first instruction has called stands for it.
-        let caller = caller.or(before).or(outer).or_else(|| own.last().cloned());
-        Lined { instruction: first, caller }
+        // All of it is library code: then what the first instruction has called stands for the program.
+        Lined { caller: outermost.or_else(|| first.clone()), instruction: first }
     }
 
     fn at(&mut self, gva: Gva, symbols: &Symbols) -> &[Line] {
@@ -70,28 +65,36 @@ impl Line {
         Self { function: frame.function, file: frame.file, line: frame.line, address: gva.0 }
     }
 
-    /// Whether it is neither of the guest kernel's library nor of Rust's. What has no name at all may be anybody's, and
-    /// an assembler's or a C compiler's names belong to the program, but for those where the guest kernel starts.
+    /// Whether it is neither of the guest kernel's library nor of Rust's. What has no name is the program's, and so is a
+    /// name without a crate, an assembler's or a C compiler's, but for the start of it all.
     fn is_of_the_program(&self) -> bool {
         const LIBRARIES: [&str; 5] = ["guest_kernel", "shared_abi", "core", "alloc", "compiler_builtins"];
-        let Some(function) = &self.function else { return false };
-        // `<guest_kernel::console::Line as core::fmt::Write>::write_str`, `core::ptr::drop_in_place<…>`
-        let path = function.trim_start_matches(['<', '&', '*', '[']);
-        let path = path.strip_prefix("dyn ").or_else(|| path.strip_prefix("mut ")).unwrap_or(path);
-        match path.split_once("::") {
-            Some((name, _)) => !LIBRARIES.contains(&name),
-            None => {
-                !self.file.as_ref().is_some_and(|file| file.starts_with(KERNEL_LIBRARY) && !is_program(file))
-            }
+        let Some(function) = &self.function else { return true };
+        match crate_of(function) {
+            Some(name) => !LIBRARIES.contains(&name),
+            None => !self.is_the_start(),
         }
+    }
+
+    /// Whether it is where an image starts.
+    fn is_the_start(&self) -> bool {
+        self.function.as_deref() == Some("_start")
     }
 }
 
-/// Where the sources of the guest kernel's library and programs are.
-const KERNEL_LIBRARY: &str = "guest-kernel/src/";
-
-fn is_program(file: &str) -> bool {
-    file.strip_prefix(KERNEL_LIBRARY).is_some_and(|file| file.starts_with("bin/"))
+/// The crate that a function of Rust is in: of `<T as Trait>::name` the type's, or the trait's where the type is of
+/// none, such as `&mut W`.
+fn crate_of(function: &str) -> Option<&str> {
+    let first = |path: &'_ str| -> Option<usize> { path.find("::") };
+    let Some(inside) = function.strip_prefix('<') else {
+        return function.get(..first(function)?);
+    };
+    let (own, of) = inside.split_once(" as ").unwrap_or((inside, ""));
+    [own, of].into_iter().find_map(|path| {
+        let path = path.get(..first(path)?)?;
+        // What stands before the name: `&mut `, `dyn `, `*const `, `[`, `(`.
+        path.rsplit(|c: char| !c.is_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
+    })
 }
 
 #[cfg(test)]
@@ -117,6 +120,13 @@ mod tests {
             ),
             ("<&mut W as core::fmt::Write>::write_str", "library/core/src/fmt/mod.rs", false),
             ("core::fmt::write", "library/core/src/fmt/mod.rs", false),
+            (
+                "<&mut W as core::fmt::Write::write_fmt::SpecWriteFmt>::spec_write_fmt",
+                "library/core/src/fmt/mod.rs",
+                false,
+            ),
+            ("<&mut dyn probe::Thing as core::fmt::Write>::write_str", "library/core/src/fmt/mod.rs", true),
+            ("<[T] as core::fmt::Debug>::fmt", "library/core/src/fmt/mod.rs", false),
             ("_start", "guest-kernel/src/boot.rs", false),
         ] {
             assert_eq!(line(function, file).is_of_the_program(), expected, "{function}");

@@ -7,6 +7,17 @@
 //! Three of them keep a ledger, an [`Entry`] an exit: [`Trace`] writes each down, [`Stats`] adds them up by line of the
 //! guest, [`Timeline`] draws them. What is common to them is done by `meter.rs`: it reads the clock and the guest's
 //! chain of callers, takes no memory, and asks the image for no name. Names are found when somebody reads.
+//!
+//! ```no_run
+//! use vmm::observe::Stats;
+//! use vmm::{KernelSource, Vm, VmConfig};
+//!
+//! let mut vm = Vm::build(VmConfig::new(KernelSource::File("kernel.elf".into())))?;
+//! let mut stats = Stats::new(&vm);
+//! vm.run_observed(&mut stats)?;
+//! println!("{}", stats.summary(&vm.symbols()));
+//! # Ok::<(), vmm::Error>(())
+//! ```
 
 mod callers;
 mod counts;
@@ -43,7 +54,7 @@ use crate::vcpu::Place;
 
 /// Something that watches the exits of a vCPU. Of its calls only two are needed.
 pub trait Observer {
-    /// Whether [`Place::page_tables`] is wanted; asked once, when the run starts.
+    /// Whether [`Place::page_tables`] is wanted; asked once, before the guest is entered first.
     fn needs_page_tables(&self) -> bool {
         false
     }

@@ -17,7 +17,7 @@ use crate::observe::{ExitCounts, Handlers};
 pub struct Summary {
     /// The version of this data: [`Summary::VERSION`].
     pub version: u32,
-    /// What the names are worth, where there are no lines: a sentence.
+    /// Why there are no lines, or no names either, where that is so: a sentence.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
     /// The report's own counts.
@@ -130,13 +130,21 @@ impl Summary {
         rows.sort_by(|(a_key, a), (b_key, b)| b.exits.cmp(&a.exits).then_with(|| a_key.cmp(b_key)));
         Self {
             version: Self::VERSION,
-            missing: (*symbols.detail() != Detail::Lines).then(|| symbols.detail().to_string()),
+            missing: missing(sites, symbols),
             counts: *counts,
             total,
             kinds: kinds.into_iter().map(|(kind, tally)| KindRow { kind, tally }).collect(),
             lines: rows.into_iter().map(|(key, tally)| LineRow::of(key, tally, handlers)).collect(),
         }
     }
+}
+
+/// Why there are no lines, where there are none.
+fn missing(sites: &Sites, symbols: &Symbols) -> Option<String> {
+    if sites.known().iter().any(|known| known.site.rip.is_none()) {
+        return Some("no lines: this host's KVM does not tell registers at an exit (KVM_CAP_SYNC_REGS)".to_owned());
+    }
+    (*symbols.detail() != Detail::Lines).then(|| symbols.detail().to_string())
 }
 
 fn rows(sites: &Sites, symbols: &Symbols) -> Vec<(Key, Tally)> {
