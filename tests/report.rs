@@ -1,5 +1,5 @@
-use std::path::Path;
 use crate::harness::browser::{Browser, View};
+use std::path::Path;
 #[test]
 fn demo() {
     let mut b = Browser::open(Path::new("/tmp/demo.html"), View { width: 360, height: 740, dark: true });

@@ -49,7 +49,8 @@ impl Browser {
             profile.path().display()
         );
         // The shell moves the pipes to where Chromium wants them.
-        let shell = Command::new("sh").args(["-c", &chromium]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let shell =
+            Command::new("sh").args(["-c", &chromium]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut process = shell.expect("a shell");
         let orders = process.stdin.take().expect("piped");
         let mut answers = BufReader::new(process.stdout.take().expect("piped"));
@@ -65,8 +66,16 @@ impl Browser {
             }
         });
         let (complaints, loads) = (Vec::new(), 0);
-        let mut browser =
-            Self { process, orders, messages, session: None, last_id: 0, complaints, loads, _profile: profile };
+        let mut browser = Self {
+            process,
+            orders,
+            messages,
+            session: None,
+            last_id: 0,
+            complaints,
+            loads,
+            _profile: profile,
+        };
         browser.start(file, view);
         browser
     }
@@ -123,7 +132,8 @@ impl Browser {
              return [b.x + Math.min(b.width / 2, 40), b.y + b.height / 2]; }})()"
         ));
         for kind in ["mousePressed", "mouseReleased"] {
-            let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+            let event =
+                json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
             self.call("Input.dispatchMouseEvent", event);
         }
     }

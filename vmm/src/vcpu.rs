@@ -79,8 +79,8 @@ pub struct Vcpu {
     fd: VcpuFd,
     /// Size in bytes of the mapping that starts with `kvm_run`.
     mapping_size: usize,
-    /// The line that created it and mapped `kvm_run`.
-    created_at: Origin,
+    /// Where that mapping lies.
+    run_mapping: RunMapping,
     /// The lines of the last way in and out.
     crossing: Option<Crossing>,
     /// Whether KVM copies the registers into `kvm_run` at every exit, and back from there when told so
@@ -109,11 +109,13 @@ impl Vcpu {
         if syncs_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
+        let run_hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
+        let run_mapping = RunMapping { hva: run_hva, size: mapping_size as u64, mapped_at: created_at };
         Ok(Self {
             fd,
-            created_at,
             crossing: None,
             mapping_size,
+            run_mapping,
             syncs_registers,
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
             syncs_special: false,
@@ -176,9 +178,9 @@ impl Vcpu {
     }
 
     /// The memory that this vCPU shares with KVM.
-    pub fn run_mapping(&mut self) -> RunMapping {
-        let hva = std::ptr::from_mut(self.fd.get_kvm_run()) as u64;
-        RunMapping { hva, size: self.mapping_size as u64, mapped_at: self.created_at }
+    #[must_use]
+    pub fn run_mapping(&self) -> RunMapping {
+        self.run_mapping
     }
 
     /// What `kvm_run` says of port I/O, when the last exit was one.

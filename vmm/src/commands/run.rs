@@ -22,8 +22,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     let mut vm = Vm::build(arguments.machine.into_config()?)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    let report =
-        if arguments.watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &arguments.watch)? };
+    let report = if arguments.watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &arguments.watch)? };
     for peek in arguments.peeks.look(&vm)? {
         eprintln!("{peek}");
     }

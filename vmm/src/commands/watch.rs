@@ -38,12 +38,7 @@ pub(super) fn run(vm: &mut Vm, watch: &Watch) -> Result<RunReport> {
 }
 
 /// Runs `vm` and writes a page about it to `file`.
-fn run_recorded(
-    vm: &mut Vm,
-    watch: &Watch,
-    others: &mut impl Observer,
-    mut file: File,
-) -> Result<RunReport> {
+fn run_recorded(vm: &mut Vm, watch: &Watch, others: &mut impl Observer, mut file: File) -> Result<RunReport> {
     let mut recording = Recording::start(vm)?;
     let mut observers = (others, recording.observer());
     let (answers, report) = explain::run_with(vm, &mut observers)?;

@@ -166,8 +166,8 @@ impl Answers {
     ///
     /// # Errors
     /// [`Error::Kvm`](crate::Error::Kvm), when the registers cannot be read.
-    pub fn of(vm: &mut Vm) -> Result<Self> {
-        let mapping = vm.vcpu_mut().run_mapping();
+    pub fn of(vm: &Vm) -> Result<Self> {
+        let mapping = vm.vcpu().run_mapping();
         let moment = Moment::of(vm, When::Start)?;
         Ok(Self {
             version: super::VERSION,

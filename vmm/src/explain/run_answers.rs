@@ -83,7 +83,7 @@ pub fn run(vm: &mut Vm) -> Result<(Answers, RunReport)> {
 /// As [`run`].
 pub fn run_with(vm: &mut Vm, observer: &mut impl Observer) -> Result<(Answers, RunReport)> {
     let mut answers = Answers::of(vm)?;
-    let mapping = vm.vcpu_mut().run_mapping();
+    let mapping = vm.vcpu().run_mapping();
     let printed = vm.machine().console().printed();
     let before = printed.bytes();
     let mut both = (Watch::new(printed.clone(), mapping), observer);

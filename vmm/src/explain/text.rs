@@ -67,7 +67,8 @@ const LABEL_WIDTH: usize = 13;
 
 impl Section {
     fn render(&self, colour: bool) -> String {
-        let style = |on, text: &str| if colour { format!("\x1b[{on}m{text}\x1b[0m") } else { text.to_owned() };
+        let style =
+            |on, text: &str| if colour { format!("\x1b[{on}m{text}\x1b[0m") } else { text.to_owned() };
         let mut text = style(1, &self.title);
         for Fact { label, source, text: fact } in &self.facts {
             let source = source.map(|origin| style(2, &origin.to_string()) + "  ").unwrap_or_default();
@@ -130,7 +131,9 @@ fn write_places(places: &[PlaceAnswer], page: &mut Page) {
     for place in places {
         let rights = place.rights.map_or("---".to_owned(), |rights| rights.to_string());
         let hva = place.hva.map(|hva| hva.to_string()).unwrap_or_default();
-        page.fact(&place.what, format!(" GPA {:24} {rights:4} HVA {hva}", place.gpa));
+        // Names of sections are longer than labels.
+        let fact = format!(" GPA {:24} {rights:4} HVA {hva}", place.gpa);
+        page.fact(&format!("{:25}", place.what), fact);
     }
     let line = |purpose| places.iter().find(|place| place.purpose == purpose);
     for (label, purpose) in [

@@ -142,7 +142,9 @@ impl Summary {
 /// Why there are no lines, where there are none.
 fn missing(sites: &Sites, symbols: &Symbols) -> Option<String> {
     if sites.known().iter().any(|known| known.site.rip.is_none()) {
-        return Some("no lines: this host's KVM does not tell registers at an exit (KVM_CAP_SYNC_REGS)".to_owned());
+        return Some(
+            "no lines: this host's KVM does not tell registers at an exit (KVM_CAP_SYNC_REGS)".to_owned(),
+        );
     }
     (*symbols.detail() != Detail::Lines).then(|| symbols.detail().to_string())
 }

@@ -148,8 +148,7 @@ impl HtmlReport {
     }
 
     fn facts(&self) -> Vec<page::Fact> {
-        let fact =
-            |name: &str, value: String, note: String| Fact { name: name.to_owned(), value, note };
+        let fact = |name: &str, value: String, note: String| Fact { name: name.to_owned(), value, note };
         let total = &self.summary.total;
         let share = |ns: u64| format!("{} %", ns.saturating_mul(100) / total.ns().max(1));
         let busiest = self.summary.kinds.iter().max_by_key(|row| row.tally.exits);
@@ -161,7 +160,11 @@ impl HtmlReport {
             fact("Exits", grouped(total.exits), busiest.unwrap_or_default()),
             fact("Time in the guest", short(total.guest_ns), share(total.guest_ns)),
             fact("Time in the host", short(total.host_ns), share(total.host_ns)),
-            fact("RAM", size(self.answers.memory.size), format!("at HVA {:#x}", self.answers.memory.hva.start)),
+            fact(
+                "RAM",
+                size(self.answers.memory.size),
+                format!("at HVA {:#x}", self.answers.memory.hva.start),
+            ),
             fact(
                 "Page tables",
                 grouped(self.scan.tables.len() as u64),

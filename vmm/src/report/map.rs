@@ -17,7 +17,8 @@ pub(super) fn map(map: &MemoryMap, is_cut: bool, ram: u64) -> Map {
          line of the host that placed it.",
         size(ram)
     );
-    let end = map.rows.iter().filter(|row| row.hva.is_some()).map(|row| row.gpa.end()).max().unwrap_or_default();
+    let end =
+        map.rows.iter().filter(|row| row.hva.is_some()).map(|row| row.gpa.end()).max().unwrap_or_default();
     let mut note = map.moment.note.clone().into_iter().chain(map.cut.clone()).collect::<Vec<_>>();
     if is_cut {
         note.push(format!("only the first {MAX_ROWS} rows are here: “vmm map --at-stop” has all"));
@@ -32,7 +33,9 @@ pub(super) fn map(map: &MemoryMap, is_cut: bool, ram: u64) -> Map {
 
 /// A row; addresses behind `end` have no RAM, and are not drawn.
 fn region(row: &Row, end: u64) -> Region {
-    let hex = |span: Option<crate::explain::Span>| span.map(|span| format!("{:#x}", span.start)).unwrap_or_default();
+    let hex = |span: Option<crate::explain::Span>| {
+        span.map(|span| format!("{:#x}", span.start)).unwrap_or_default()
+    };
     Region {
         name: row.what.clone(),
         class: class(row),
@@ -140,7 +143,14 @@ fn leaf(entry: String, run: &EntryRun, leads: &EntryLeads, rights: PageRights) -
             let pages = if run.count == 1 { "page" } else { "pages" };
             let note = format!("{} {pages} of {}; the entry is {}", run.count, size(*page_size), run.entry);
             let (leads, rights) = (format!("→ {gpa}"), rights.to_string());
-            Leaf { leads, rights, note, gpa_start: gpa.to_string(), bytes: run.gva.size, ..wrong(String::new(), false) }
+            Leaf {
+                leads,
+                rights,
+                note,
+                gpa_start: gpa.to_string(),
+                bytes: run.gva.size,
+                ..wrong(String::new(), false)
+            }
         }
         EntryLeads::Table(table) => wrong(format!("→ {} at {}", table.level, table.gpa), false),
         EntryLeads::LeftOut(gpa) => wrong(format!("→ a table at {gpa}, which is left out here"), false),

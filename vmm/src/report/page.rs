@@ -193,7 +193,9 @@ pub(super) fn script_json(value: &impl Serialize) -> serde_json::Result<String> 
     for letter in json.chars() {
         match letter {
             // These stand in JSON's strings only.
-            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => safe.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => {
+                safe.push_str(&format!("\\u{:04x}", u32::from(letter)))
+            }
             letter => safe.push(letter),
         }
     }
@@ -217,15 +219,38 @@ mod tests {
     fn every_field_is_escaped() {
         let evil = || EVIL.to_owned();
         let fact = || Fact { name: evil(), value: evil(), note: evil() };
-        let region = Region { name: evil(), start: evil(), gva: evil(), size: evil(), rights: evil(), hva: evil(), origin: evil(), ..Region::default() };
-        let branch = Branch { entry: evil(), gva: evil(), leads: evil(), note: evil(), table: evil(), open: true };
-        let leaf = Leaf { entry: evil(), gva: evil(), leads: evil(), rights: evil(), note: evil(), gva_start: evil(), gpa_start: evil(), ..Leaf::default() };
+        let region = Region {
+            name: evil(),
+            start: evil(),
+            gva: evil(),
+            size: evil(),
+            rights: evil(),
+            hva: evil(),
+            origin: evil(),
+            ..Region::default()
+        };
+        let branch =
+            Branch { entry: evil(), gva: evil(), leads: evil(), note: evil(), table: evil(), open: true };
+        let leaf = Leaf {
+            entry: evil(),
+            gva: evil(),
+            leads: evil(),
+            rights: evil(),
+            note: evil(),
+            gva_start: evil(),
+            gpa_start: evil(),
+            ..Leaf::default()
+        };
         let page = Page {
             program: evil(),
             verdict: evil(),
             facts: vec![fact()],
             map: Map { lead: evil(), note: evil(), findings: vec![evil()], regions: vec![region] },
-            tables: Tables { lead: evil(), note: evil(), steps: vec![TreeStep::Open(branch), TreeStep::Leaf(leaf), TreeStep::Close] },
+            tables: Tables {
+                lead: evil(),
+                note: evil(),
+                steps: vec![TreeStep::Open(branch), TreeStep::Leaf(leaf), TreeStep::Close],
+            },
             exits: Exits {
                 lead: evil(),
                 note: evil(),
@@ -233,14 +258,20 @@ mod tests {
                 lines: vec![Line { place: evil(), function: evil(), time: evil(), ..Line::default() }],
             },
             timeline: Words { lead: evil(), note: evil() },
-            registers: Registers { lead: evil(), rows: vec![Register { start: evil(), stop: evil(), meaning: evil(), ..Register::default() }] },
+            registers: Registers {
+                lead: evil(),
+                rows: vec![Register { start: evil(), stop: evil(), meaning: evil(), ..Register::default() }],
+            },
             answers: Answers { lead: evil(), all: vec![Answer { question: evil(), facts: vec![fact()] }] },
             footer: evil(),
             data: script_json(&EVIL).expect("text"),
             ..Page::default()
         };
         let html = page.render().expect("a page");
-        assert!(!html.contains("<img") && !html.contains("alert(1)</script>") && !html.contains("<!--"), "{html}");
+        assert!(
+            !html.contains("<img") && !html.contains("alert(1)</script>") && !html.contains("<!--"),
+            "{html}"
+        );
         assert_eq!(html.matches("</script>").count(), 2, "the page's own");
         assert!(html.matches("onerror=alert(1)").count() > 40, "all of it is there, as text");
     }
