@@ -1,6 +1,7 @@
 //! `Vm`: a virtual machine, and the order in which one comes to life.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
@@ -20,7 +21,7 @@ use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
 use crate::next::StopReason;
-use crate::observe::{ExitCounts, Observer};
+use crate::observe::{ExitCounts, Handlers, Observer};
 use crate::report::RunReport;
 use crate::session::Session;
 use crate::stop::StopHandle;
@@ -139,7 +140,7 @@ impl Vm {
 
     /// The machine's RAM, as the guest left it.
     #[must_use]
-    pub fn memory(&self) -> &GuestMemory {
+    pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
     }
 
@@ -170,6 +171,12 @@ impl Vm {
     #[must_use]
     pub fn map(&self) -> &GuestMap {
         &self.map
+    }
+
+    /// What answers at this machine's ports and addresses, by name.
+    #[must_use]
+    pub fn handlers(&self) -> Handlers {
+        Handlers::of(&self.machine)
     }
 
     /// The first vCPU.

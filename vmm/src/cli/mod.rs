@@ -2,6 +2,7 @@
 
 mod explain;
 mod machine;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -61,6 +63,9 @@ pub(crate) struct Run {
     pub(crate) machine: Machine,
 
     #[command(flatten)]
+    pub(crate) watch: Watch,
+
+    #[command(flatten)]
     pub(crate) peeks: Peeks,
 }
 
@@ -100,6 +105,10 @@ Examples:
   vmm run --dir data:rw kernel.elf
   vmm run --no-contract foreign.elf
   vmm run --timeout 500ms kernel.elf -- first second
+  vmm run --stats kernel.elf           # exits and their time, by line of the guest
+  vmm run --trace=port=0xe9 kernel.elf # every exit for this port, as it happens
+  vmm run --trace=hypercall,main kernel.elf
+  vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 

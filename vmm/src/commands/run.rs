@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use vmm::{RunReport, Vm};
 
 use crate::cli::Run;
-use crate::commands::failed;
+use crate::commands::{failed, watch};
 use crate::ctrl_c;
 
 /// Boots a guest; how it ends is the exit code.
@@ -22,7 +22,7 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     let mut vm = Vm::build(arguments.machine.into_config()?)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    let report = vm.run()?;
+    let report = if arguments.watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &arguments.watch)? };
     for peek in arguments.peeks.look(&vm)? {
         eprintln!("{peek}");
     }

@@ -99,7 +99,7 @@ mod tests {
         // RIP and RSP after each step: a call, two instructions that use the stack, the return, and what follows.
         for (rip, rsp) in [(0x10, 80), (0x1000, 72), (0x1001, 64), (0x1002, 72), (0x11, 80), (0x12, 80)] {
             let event = DebugEvent { exception: 1, pc: Gva(rip), dr6: 1 << 14 };
-            counter.step(event, Some(Place { rip: Gva(rip), rsp: Gva(rsp), rbp: Gva(0) }));
+            counter.step(event, Some(Place { rip: Gva(rip), rsp: Gva(rsp), rbp: Gva(0), page_tables: None }));
         }
         assert_eq!((counter.instructions, counter.state), (3, State::Behind));
     }

@@ -30,6 +30,19 @@ pub struct ExitCounts {
 }
 
 impl ExitCounts {
+    /// No exits.
+    pub const NONE: Self = Self {
+        pio_in: 0,
+        pio_out: 0,
+        hypercall: 0,
+        mmio_read: 0,
+        mmio_write: 0,
+        halt: 0,
+        interrupted: 0,
+        fatal: 0,
+        debug: 0,
+    };
+
     /// All exits that happen without a debugger, too.
     #[must_use]
     pub fn total(&self) -> u64 {
