@@ -53,6 +53,7 @@ mod readiness;
 pub mod report;
 pub mod run_loop;
 pub mod stop;
+pub mod touched;
 pub mod vcpu;
 pub mod vm;
 

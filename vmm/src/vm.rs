@@ -126,6 +126,12 @@ impl Vm {
         &self.machine.memory
     }
 
+    /// The guest's arguments, each with a NUL behind it.
+    #[must_use]
+    pub fn arguments(&self) -> &[u8] {
+        self.machine.arguments()
+    }
+
     /// The image that the guest was started from.
     #[must_use]
     pub fn image(&self) -> &KernelImage {

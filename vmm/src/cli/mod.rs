@@ -51,6 +51,22 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    #[command(flatten)]
+    pub(crate) core: Core,
+}
+
+/// The core file that a run may leave.
+#[derive(Args, Debug)]
+pub(crate) struct Core {
+    /// Write memory and registers of a guest that dies or is stopped (exit codes 101 to 130) to this file:
+    /// `gdb KERNEL FILE` opens it. After another end there is no such file.
+    #[arg(long = "core", value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Write it however the guest ends.
+    #[arg(long = "core-always", requires = "path")]
+    pub(crate) always: bool,
 }
 
 #[derive(Args, Debug)]
@@ -83,6 +99,7 @@ Examples:
   vmm run --memory 64G --page-size 4k kernel.elf
   vmm run --dir data:rw kernel.elf
   vmm run --no-contract foreign.elf
+  vmm run --timeout 10s --core core.elf kernel.elf
   vmm run --timeout 500ms kernel.elf -- first second
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
 

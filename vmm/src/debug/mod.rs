@@ -3,8 +3,10 @@
 //! Everything here looks from outside, at a guest that does not run. The guest pays nothing for it, and needs to be no
 //! friend: registers and memory may hold anything.
 
+mod core_file;
 mod cpu_state;
 mod symbols;
 
+pub use core_file::{CoreFile, Remark};
 pub use cpu_state::CpuState;
 pub use symbols::{Detail, Frame, Symbols};
