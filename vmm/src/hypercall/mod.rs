@@ -9,6 +9,7 @@ mod files;
 mod space;
 mod time;
 
+pub(crate) use files::largest_file;
 pub use files::{Files, Grant, GrantMode, Limits};
 
 use shared_abi::Gva;

@@ -17,7 +17,7 @@ use super::machine::{self, Machine, Terminal};
 use crate::workspace::{self, Profile};
 
 /// Options of the VMM whose value is a path that would have to exist in the machine.
-const NEED_FILES_OF_THE_HOST: [&str; 1] = ["--dir"];
+const NEED_FILES_OF_THE_HOST: [&str; 2] = ["--core", "--dir"];
 
 /// Runs `vmm run` with these options, image and guest arguments (with `--` before them) on `kvm_amd` in QEMU.
 ///

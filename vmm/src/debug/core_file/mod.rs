@@ -32,6 +32,7 @@ use x86_64::registers::control::{Cr0Flags, EferFlags};
 use self::segments::Segments;
 use crate::debug::CpuState;
 use crate::error::{Error, Result};
+use crate::hypercall::largest_file;
 use crate::memory::GuestMemory;
 use crate::report::RunReport;
 use crate::touched::{self, Extent};
@@ -124,18 +125,21 @@ impl CoreFile {
         extents: &[Extent],
     ) -> io::Result<()> {
         let headers = headers::headers(segments, notes.len() as u64);
+        let start = headers::ram_start(segments, notes.len() as u64);
+        let ram_size: u64 = extents.iter().map(|extent| extent.end.0 - extent.start.0).sum();
+        if start + ram_size > largest_file() {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         self.file.write_all_at(&headers, 0)?;
         self.file.write_all_at(notes, headers.len() as u64)?;
-        let start = headers::ram_start(segments, notes.len() as u64);
-        let end = self.write_ram(start, memory, extents)?;
+        self.write_ram(start, memory, extents)?;
         // The last page may be a hole.
-        self.file.set_len(end)
+        self.file.set_len(start + ram_size)
     }
 
-    /// Writes RAM from this offset of the file on, and gives the offset behind it.
-    fn write_ram(&self, start: u64, memory: &GuestMemory, extents: &[Extent]) -> io::Result<u64> {
+    /// Writes these parts of RAM, one behind the other, from this offset of the file on.
+    fn write_ram(&self, mut offset: u64, memory: &GuestMemory, extents: &[Extent]) -> io::Result<()> {
         let mut buffer = vec![0; CHUNK as usize];
-        let mut offset = start;
         for extent in extents {
             let mut gpa = extent.start;
             while gpa < extent.end {
@@ -147,7 +151,7 @@ impl CoreFile {
                 gpa = Gpa(gpa.0 + size);
             }
         }
-        Ok(offset)
+        Ok(())
     }
 
     fn write_filled_pages(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
