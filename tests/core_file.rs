@@ -269,11 +269,11 @@ mod gdb {
             &said,
             &[
                 "signal SIGXCPU",
-                "#0  probe::ends::spin () at guest-kernel/src/bin/probe/ends.rs:",
+                "probe::ends::spin () at guest-kernel/src/bin/probe/ends.rs:",
                 "in probe::main ()",
+                "rip ",
             ],
         );
-        assert_in_order(&said, &["rip ", "<probe::ends::spin+"]);
     }
 
     #[test]
