@@ -201,7 +201,7 @@ mod gdb {
         assert!(core.exists(), "{run:?}");
         let mut gdb = Command::new("gdb");
         gdb.args(["-nx", "-batch", "-iex", "set width 0"]);
-        commands.iter().for_each(|command| drop(gdb.args(["-ex", command])));
+        gdb.args(commands.iter().flat_map(|command| ["-ex", command]));
         let seen = Seen::of(gdb.arg(guest("probe")).arg(core));
         assert_eq!(seen.code, Some(0), "{seen:?}");
         seen.stdout
@@ -239,13 +239,8 @@ mod gdb {
 
     #[test]
     fn shows_a_null_write_where_it_happened() {
-        let commands = [
-            "bt",
-            "frame function probe::faults::write",
-            "print address",
-            "x/1xg 0x1000",
-            "x/2xb 0xf00000",
-        ];
+        let commands =
+            ["bt", "frame function probe::faults::write", "print address", "x/1xg 0x1000", "x/2xb 0xf00000"];
         let said = ask(&["--", "write-null"], &commands);
         let magic = format!("0x1000:\t{:#018x}", shared_abi::BootInfo::MAGIC);
         assert_in_order(

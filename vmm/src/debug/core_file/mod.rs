@@ -27,13 +27,14 @@ use std::path::{Path, PathBuf};
 
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
-use x86_64::registers::control::{Cr0Flags, EferFlags};
+use x86_64::registers::control::EferFlags;
 
 use self::segments::Segments;
 use crate::debug::CpuState;
 use crate::error::{Error, Result};
 use crate::hypercall::largest_file;
 use crate::memory::GuestMemory;
+use crate::next::StopReason;
 use crate::report::RunReport;
 use crate::touched::{self, Extent};
 use crate::vm::Vm;
@@ -101,7 +102,7 @@ impl CoreFile {
     /// # Errors
     /// [`Error::CoreFile`], and then no file is left; [`Error::Kvm`] when registers cannot be read.
     pub fn write(mut self, vm: &Vm, report: &RunReport) -> Result<Vec<Remark>> {
-        let cpu = vm.cpu_state()?;
+        let cpu = registers(vm, report)?;
         let mut remarks = Vec::new();
         let tables = tables(&cpu, vm, &mut remarks);
         let extents = touched::extents(vm.memory(), GAP);
@@ -181,7 +182,7 @@ static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 
 /// CR3 of the tables that say what is where, or `None` when addresses are physical.
 fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
-    if is_reset(cpu) {
+    if cpu.is_reset() {
         remarks.push(Remark::RegistersLost);
         return Some(vm.map().page_tables().start.0);
     }
@@ -193,11 +194,13 @@ fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
     Some(cr3)
 }
 
-/// Whether the registers are those of a reset (Intel SDM vol. 3A, table 10-1): protected mode off, and RIP and CS at the
-/// first instruction of a firmware, which no machine of ours has.
-fn is_reset(cpu: &CpuState) -> bool {
-    let is_protected = cpu.special.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() != 0;
-    !is_protected && cpu.general.rip == 0xFFF0 && cpu.special.cs.base == 0xFFFF_0000
+/// The registers of the place of death: those that an exception interrupted, where the guest has told them.
+fn registers(vm: &Vm, report: &RunReport) -> Result<CpuState> {
+    let now = vm.cpu_state()?;
+    Ok(match &report.stop {
+        StopReason::Exception(frame) => CpuState::interrupted(frame, &now),
+        _ => now,
+    })
 }
 
 #[cfg(test)]

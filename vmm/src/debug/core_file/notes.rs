@@ -8,7 +8,8 @@ use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
 use object::LittleEndian;
 use object::elf::{ELF_NOTE_CORE, NT_FPREGSET, NT_PRPSINFO, NT_PRSTATUS, NoteHeader64, NoteType};
 use object::{U32, pod};
-use shared_abi::exit_code;
+use shared_abi::exception::Vector;
+use shared_abi::{ExceptionFrame, exit_code};
 
 use crate::debug::CpuState;
 use crate::error::Result;
@@ -55,6 +56,7 @@ fn add(notes: &mut Vec<u8>, owner: &[u8], kind: NoteType, contents: &[u8]) {
 fn signal(stop: &StopReason) -> u16 {
     let signal = match stop {
         StopReason::Exited { code: exit_code::PANICKED } => libc::SIGABRT,
+        StopReason::Exception(frame) => signal_of(frame),
         StopReason::TripleFault => libc::SIGSEGV,
         StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } => libc::SIGBUS,
         StopReason::EmulationFailure(_) => libc::SIGILL,
@@ -68,6 +70,17 @@ fn signal(stop: &StopReason) -> u16 {
         StopReason::Exited { .. } | StopReason::Halted { .. } | StopReason::ConsoleClosed => 0,
     };
     signal as u16
+}
+
+/// The signal that Linux sends to a process for an exception (Linux arch/x86/kernel/traps.c).
+fn signal_of(frame: &ExceptionFrame) -> libc::c_int {
+    match frame.vector() {
+        Some(Vector::DivideError | Vector::X87FloatingPoint | Vector::SimdFloatingPoint) => libc::SIGFPE,
+        Some(Vector::Debug | Vector::Breakpoint) => libc::SIGTRAP,
+        Some(Vector::InvalidOpcode) => libc::SIGILL,
+        Some(Vector::AlignmentCheck | Vector::StackSegmentFault | Vector::SegmentNotPresent) => libc::SIGBUS,
+        _ => libc::SIGSEGV,
+    }
 }
 
 /// `struct elf_prstatus`: signal, thread, general registers.
