@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use xtask::workspace;
+use vmm::debug::{Detail, Symbols};
+use xtask::guest::{self, DebugInfo};
+use xtask::workspace::{self, Profile};
 
 use crate::harness::Seen;
 use crate::harness::workspace_copy::WorkspaceCopy;
@@ -34,6 +36,28 @@ fn run_prints_the_greeting_from_any_folder() {
 fn run_passes_options_arguments_and_the_exit_code_through() {
     let seen = xtask(&["run", "probe", "--memory", "4M", "--", "exit", "7"]);
     assert_eq!(seen.code, Some(7), "{seen:?}");
+}
+
+#[test]
+fn without_debug_information_a_program_has_names_and_no_lines() {
+    let full = guest::build("probe", Profile::Debug).expect("the probe builds");
+    let built = fs::metadata(&full).and_then(|file| file.modified()).expect("it is a file");
+    for profile in [Profile::Debug, Profile::Release] {
+        let image = guest::build_with("probe", profile, DebugInfo::None).expect("the probe builds");
+        let symbols = Symbols::read(&fs::read(&image).expect("it is there"));
+        assert!(
+            matches!(symbols.detail(), Detail::Names(why) if why.contains("no debug information")),
+            "{symbols:?}"
+        );
+        assert!(symbols.address_of("_start").is_some());
+    }
+    let now = fs::metadata(&full).and_then(|file| file.modified()).expect("it is a file");
+    assert_eq!(built, now, "the other build has a folder of its own");
+
+    let seen = xtask(&["run", "--no-debug-info", "probe", "--", "exit", "7"]);
+    assert_eq!(seen.code, Some(7), "{seen:?}");
+    let seen = xtask(&["run", full.to_str().expect("a plain path"), "--no-debug-info"]);
+    assert!(seen.code == Some(100) && seen.stderr.contains("there already"), "{seen:?}");
 }
 
 #[test]

@@ -8,15 +8,19 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+use crate::guest::DebugInfo;
 use crate::workspace::{self, Profile};
 use crate::{guest, qemu};
 
 const HELP: &str = "\
 Builds a guest program and the VMM, and boots the one in the other
 
-Usage: cargo xtask run [PROGRAM] [--release|--debug] [--kvm host|qemu] [VMM OPTIONS] [-- GUEST ARGUMENTS]
+Usage: cargo xtask run [PROGRAM] [--release|--debug] [--no-debug-info] [--kvm host|qemu] [VMM OPTIONS] [-- GUEST ARGUMENTS]
 
 PROGRAM is a name that `cargo xtask list` shows, or the path of an ELF file; without it, 01_hello runs.
+
+--no-debug-info builds the program with the names of its functions alone, as a stripped kernel has them: then reports tell
+no files and lines, and say so.
 
 --kvm qemu does without /dev/kvm: QEMU emulates a CPU on which Linux runs with its kvm_amd, and the VMM runs there. It
 needs qemu-system-x86, and a Linux kernel: Debian's, which apt fetches, or --kernel FILE --modules DIR.
@@ -49,8 +53,14 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
         need_kvm()?;
     }
     let image = match &request.image {
+        Image::File(path) if request.debug_info == DebugInfo::None => {
+            bail!(
+                "`--no-debug-info` is for programs that are built here; {} is there already",
+                path.display()
+            )
+        }
         Image::File(path) => path.clone(),
-        Image::Program(name) => guest::build(name, request.profile)?,
+        Image::Program(name) => guest::build_with(name, request.profile, request.debug_info)?,
     };
     if request.kvm.kvm.qemu() {
         return qemu::run::run(
@@ -90,6 +100,7 @@ fn help() -> Result<ExitCode> {
 struct Request {
     image: Image,
     profile: Profile,
+    debug_info: DebugInfo,
     help: bool,
     kvm: qemu::Options,
     vmm_options: Vec<OsString>,
@@ -112,6 +123,7 @@ impl Request {
         let mut request = Self {
             image: Image::Program(guest::DEFAULT_PROGRAM.to_owned()),
             profile: Profile::Debug,
+            debug_info: DebugInfo::Full,
             help: false,
             kvm,
             vmm_options: Vec::new(),
@@ -126,6 +138,7 @@ impl Request {
             match word.to_str() {
                 Some("--release") => request.profile = Profile::Release,
                 Some("--debug") => request.profile = Profile::Debug,
+                Some("--no-debug-info") => request.debug_info = DebugInfo::None,
                 Some("--help" | "-h") => request.help = true,
                 _ if !named && (is_first || is_program) => {
                     request.image = image(word);
@@ -171,6 +184,12 @@ mod tests {
             assert_eq!(request.profile, Profile::Release);
             assert_eq!(request.vmm_options, ["--memory", "64G"]);
         }
+    }
+
+    #[test]
+    fn no_debug_info_is_asked_of_the_builder_and_not_of_the_vmm() {
+        let request = request(&["probe", "--no-debug-info", "--", "panic"]);
+        assert_eq!((request.debug_info, request.vmm_options), (DebugInfo::None, Vec::new()));
     }
 
     #[test]
