@@ -18,6 +18,7 @@ use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
+use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
 use crate::session::Session;
