@@ -21,7 +21,8 @@ pub const FAULT_STACK: u8 = 1;
 
 /// A 64-bit TSS (Intel SDM vol. 3A, figure 8-11).
 #[repr(C, packed(4))]
-struct Tss {
+#[derive(Debug)]
+pub struct Tss {
     reserved_0: u32,
     /// The stack of each ring, for those who leave a less privileged one.
     ring_stacks: [u64; 3],
@@ -34,9 +35,9 @@ struct Tss {
     io_map: u16,
 }
 
+/// The one TSS.
 #[cfg_attr(target_os = "none", used, unsafe(link_section = ".rodata.tss"))]
-#[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "a CPU reads it"))]
-static TSS: Tss = Tss::new();
+pub static TSS: Tss = Tss::new();
 
 impl Tss {
     const fn new() -> Self {

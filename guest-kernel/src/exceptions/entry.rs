@@ -32,7 +32,7 @@ pub const fn address_of(vector: usize) -> u64 {
 }
 
 /// The vectors whose error code the CPU pushes, a bit each.
-const WITH_ERROR_CODE: u32 = {
+pub const WITH_ERROR_CODE: u32 = {
     let mut bits = 0;
     let mut index = 0;
     while index < Vector::ALL.len() {

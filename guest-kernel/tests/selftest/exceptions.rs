@@ -66,6 +66,43 @@ fn an_address_that_is_not_canonical_is_a_general_protection_fault() {
 }
 
 #[guest_test(max_exits = 0)]
+fn a_selector_behind_the_gdt_is_told_in_the_error_code() {
+    exceptions::on(Vector::GeneralProtection, |frame| {
+        keep(frame);
+        // SAFETY: Continues behind the two bytes of `mov ds, eax`, which has changed nothing.
+        unsafe { frame.registers().rip += 2 };
+        Next::Resume
+    });
+    // SAFETY: In 64-bit mode DS means nothing, and here it keeps its value.
+    unsafe { asm!("mov ds, eax", in("eax") 0x1230, options(nostack, preserves_flags)) };
+    assert_eq!(seen()[..2], [Vector::GeneralProtection as u64, 0x1230]);
+}
+
+#[guest_test(should_fault = StackSegmentFault, max_exits = 0)]
+fn a_stack_address_that_is_not_canonical_is_a_stack_segment_fault() {
+    // SAFETY: None: this is the crime. The address leads nowhere, so nothing is read.
+    unsafe {
+        asm!("push rbp", "mov rbp, {}", "mov rax, [rbp]", "pop rbp", in(reg) 1_u64 << 47, out("rax") _)
+    };
+}
+
+#[guest_test(max_exits = 0)]
+fn a_step_is_a_trap_behind_the_instruction() {
+    exceptions::on(Vector::Debug, |frame| {
+        keep(frame);
+        // SAFETY: Continues where it was, without TF: no more steps.
+        unsafe { frame.registers().rflags &= !TRAP_FLAG };
+        Next::Resume
+    });
+    // SAFETY: Flags are put back by the handler; the stack is as before.
+    unsafe { asm!("pushfq", "or qword ptr [rsp], {tf}", "popfq", "nop", tf = const TRAP_FLAG) };
+    assert_eq!(seen()[0], Vector::Debug as u64);
+}
+
+/// RFLAGS.TF (Intel SDM vol. 1, 3.4.3.3).
+const TRAP_FLAG: u64 = 1 << 8;
+
+#[guest_test(max_exits = 0)]
 fn a_frame_tells_segments_flags_and_stack_of_what_was_interrupted() {
     skip_all(Vector::InvalidOpcode);
     let rsp: u64;
@@ -159,6 +196,26 @@ fn a_handler_may_be_interrupted_by_another_exception() {
     skip_all(Vector::DivideError);
     provoke::invalid_opcode();
     assert_eq!(seen()[0], Vector::DivideError as u64);
+}
+
+/// Ends the guest with the error code of the next page fault.
+fn exit_with_its_error_code() {
+    exceptions::on(Vector::PageFault, |frame| guest_kernel::power::exit(frame.error_code as u32));
+}
+
+#[guest_test(exit_code = 3, max_exits = 0)]
+fn writing_a_constant_is_told_as_a_write_to_a_page_that_is_there() {
+    exit_with_its_error_code();
+    // SAFETY: None: this is the crime. The page is read-only, so nothing is changed.
+    unsafe { (black_box(layout::BOOT_INFO.0) as *mut u8).write_volatile(0) };
+}
+
+#[guest_test(exit_code = 17, max_exits = 0)]
+fn executing_the_stack_is_told_as_a_fetch_from_a_page_that_is_there() {
+    exit_with_its_error_code();
+    // SAFETY: None: this is the crime. The page cannot be executed, so the call itself faults.
+    let code: extern "C" fn() = unsafe { core::mem::transmute(black_box(layout::STACK.0) as *const ()) };
+    code();
 }
 
 #[guest_test(should_fault = DivideError, max_exits = 0)]
