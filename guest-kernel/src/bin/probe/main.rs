@@ -9,6 +9,7 @@ mod calls;
 mod ends;
 mod faults;
 mod files;
+mod gallery;
 mod memory;
 mod prints;
 
@@ -29,9 +30,12 @@ fn main() {
     }
     if name == "list" {
         deeds().for_each(|(name, _)| println!("{name}"));
+        println!("\nthe gallery of deaths:");
+        gallery::deaths().for_each(|death| println!("{:<22} {}", death.name, death.about));
         return;
     }
-    match deeds().find(|(own, _)| *own == name) {
+    let deaths = gallery::deaths().map(|death| (death.name, death.deed));
+    match deeds().copied().chain(deaths).find(|(own, _)| *own == name) {
         Some((_, deed)) => deed(),
         None => panic!("the probe knows no deed `{name}`"),
     }

@@ -1,0 +1,58 @@
+//! Deaths by going elsewhere: calls, jumps and returns to what is no code.
+
+use core::arch::asm;
+use core::hint::black_box;
+use core::mem;
+
+use super::{Death, death};
+
+pub(crate) const DEATHS: &[Death] = &[
+    death("null-call", "calls a function that is not there", null_call),
+    death("wild-jump", "jumps to where no RAM is", wild_jump),
+    death("execute-stack", "calls code that it has built on its stack", execute_stack_frame),
+    death("execute-data", "calls a table of numbers", execute_data),
+    death("non-canonical-jump", "jumps to an address that no table can map", non_canonical_jump),
+    death("smashed-return", "returns to an address that somebody has written over", smashed_return),
+];
+
+fn null_call() {
+    // SAFETY: None.
+    // DIES HERE: null-call
+    unsafe { asm!("call {}", in(reg) black_box(0_u64), clobber_abi("C")) };
+}
+
+fn wild_jump() {
+    // SAFETY: None.
+    // DIES HERE: wild-jump
+    unsafe { asm!("jmp {}", in(reg) black_box(0x7000_0000_u64), clobber_abi("C")) };
+}
+
+fn execute_stack_frame() {
+    // ret
+    let code = black_box([0xC3_u8; 16]);
+    // SAFETY: None.
+    let code: extern "C" fn() = unsafe { mem::transmute(code.as_ptr()) };
+    // DIES HERE: execute-stack
+    code();
+}
+
+static mut NUMBERS: [u8; 16] = [0xC3; 16];
+
+fn execute_data() {
+    // SAFETY: None.
+    let code: extern "C" fn() = unsafe { mem::transmute(&raw const NUMBERS) };
+    // DIES HERE: execute-data
+    code();
+}
+
+fn non_canonical_jump() {
+    // SAFETY: None.
+    // DIES HERE: non-canonical-jump
+    unsafe { asm!("jmp {}", in(reg) black_box(0xDEAD_0000_0000_0000_u64), clobber_abi("C")) };
+}
+
+/// As a buffer that overflows does: the return address is a word above the frame pointer.
+fn smashed_return() {
+    // SAFETY: None.
+    unsafe { asm!("mov qword ptr [rbp + 8], {}", in(reg) black_box(0x4141_4141_u64)) };
+}
