@@ -3,8 +3,14 @@
 //! Everything here looks from outside, at a guest that does not run. The guest pays nothing for it, and needs to be no
 //! friend: registers and memory may hold anything.
 
+pub mod autopsy;
+mod backtrace;
 mod cpu_state;
+pub mod exception;
+pub mod instruction;
+pub mod landmark;
 mod symbols;
 
+pub use backtrace::{Backtrace, BacktraceFrame};
 pub use cpu_state::CpuState;
 pub use symbols::{Detail, Frame, Symbols};
