@@ -4,6 +4,7 @@ use std::io;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
+use shared_abi::Gva;
 use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
@@ -90,7 +91,12 @@ impl Vm {
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
         let stop = self.run_to_stop(observer)?;
-        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
+        let rip = match &stop {
+            StopReason::Exception(frame) => Some(Gva(frame.rip)),
+            _ => self.vcpu.rip(),
+        };
+        let panic = self.machine.panic_text().take();
+        Ok(RunReport { stop, rip, panic, exits: *observer.counts() })
     }
 
     fn run_to_stop(&mut self, observer: &mut impl Observer) -> Result<StopReason> {

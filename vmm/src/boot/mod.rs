@@ -56,7 +56,7 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     page_tables::write(&map, &mut |gpa, table| {
         memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
     });
-    boot_info::write(&map, &arguments, memory);
+    boot_info::write(&map, &arguments, config.contract == Contract::Required, memory);
 
     let cpu = LongMode { entry_gva: image.entry(), page_tables_gpa: map.page_tables().start };
     Ok(Boot { map, cpu, arguments })

@@ -6,10 +6,12 @@
 
 mod console;
 mod files;
+mod last_words;
 mod space;
 mod time;
 
 pub use files::{Files, Grant, GrantMode, Limits};
+pub use last_words::PanicText;
 
 use shared_abi::Gva;
 pub(crate) use shared_abi::hypercall::Answer;
@@ -124,6 +126,10 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::DirectoryRead { handle, buffer_gva, buffer_size } => {
             let space = context.space()?;
             machine.files().read_directory(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+        Hypercall::Exception { frame_gva } => return last_words::exception(context, frame_gva),
+        Hypercall::Panic { text_gva, text_size } => {
+            return last_words::panic(context, buffer(text_gva, text_size));
         }
     };
     Ok(Outcome::Answer(answer))
