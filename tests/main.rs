@@ -11,6 +11,7 @@ mod documents;
 mod embedding;
 mod ends;
 mod faults;
+mod features;
 mod files;
 mod foreign_images;
 mod guest_tests;

@@ -6,6 +6,7 @@
 pub(crate) mod contract;
 pub(crate) mod elf;
 pub(crate) mod markdown;
+pub(crate) mod needs;
 pub(crate) mod refusal;
 pub(crate) mod tree;
 pub(crate) mod walker;

@@ -37,6 +37,7 @@ pub mod devices;
 pub mod doctor;
 pub mod error;
 pub mod exit;
+pub mod features;
 pub mod guest_space;
 pub mod guest_tests;
 pub mod hypercall;
@@ -53,6 +54,7 @@ mod readiness;
 pub mod report;
 pub mod run_loop;
 pub mod stop;
+mod tiny_guest;
 pub mod vcpu;
 pub mod vm;
 

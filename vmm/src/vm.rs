@@ -168,7 +168,7 @@ impl Vm {
     }
 }
 
-fn open_kvm() -> Result<Kvm> {
+pub(crate) fn open_kvm() -> Result<Kvm> {
     let kvm = Kvm::new().map_err(|errno| Error::OpenKvm(io::Error::from_raw_os_error(errno.errno())))?;
     match kvm.get_api_version() {
         KVM_API_VERSION => Ok(kvm),

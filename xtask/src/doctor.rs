@@ -10,17 +10,21 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::qemu;
 use crate::workspace::{self, Profile};
 use check::{Check, Status};
 
 /// Prints what was found, for people or as JSON. The exit code is 0 only if guests can be built and run.
 ///
 /// # Errors
-/// When `rust-toolchain.toml` cannot be read. Whatever else is wrong is among what is printed.
-pub fn run(json: bool) -> Result<ExitCode> {
+/// When `rust-toolchain.toml` cannot be read, or there is no QEMU to ask. Whatever else is wrong is among what is printed.
+pub fn run(json: bool, options: &qemu::Options) -> Result<ExitCode> {
+    if options.kvm.qemu() {
+        return ask_in_qemu(&["doctor"], json, options);
+    }
     let diagnosis = merge(toolchain::checks()?, ask_vmm());
     if json {
         println!("{}", serde_json::to_string_pretty(&diagnosis)?);
@@ -32,6 +36,30 @@ pub fn run(json: bool) -> Result<ExitCode> {
         }
     }
     Ok(if diagnosis.can_run_guests { ExitCode::SUCCESS } else { ExitCode::from(CANNOT_RUN) })
+}
+
+/// Shows what the KVM can do: the VMM tries it.
+///
+/// # Errors
+/// When the VMM cannot be built or started, here or in QEMU.
+pub fn features(json: bool, options: &qemu::Options) -> Result<ExitCode> {
+    if options.kvm.qemu() {
+        return ask_in_qemu(&["doctor", "--features"], json, options);
+    }
+    let vmm = workspace::build_vmm(Profile::Debug)?;
+    let json = json.then_some("--json");
+    let status = workspace::status(Command::new(vmm).args(["doctor", "--features"]).args(json))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(CANNOT_RUN)))
+}
+
+/// Lets the VMM in QEMU answer these words.
+fn ask_in_qemu(words: &[&str], json: bool, options: &qemu::Options) -> Result<ExitCode> {
+    if options.kvm == qemu::Which::Both {
+        bail!("`doctor` looks at one KVM: --kvm host or --kvm qemu");
+    }
+    qemu::run::check(&[])?;
+    let words = words.iter().copied().chain(json.then_some("--json")).map(Into::into).collect();
+    qemu::run::vmm(&options.linux, Profile::Debug, words, None)
 }
 
 /// The host could not do its work: the same number as the VMM's.

@@ -62,9 +62,14 @@ enum Command {
     Tour,
     /// Checks whether guests can be built and run here, and says what to do if not.
     Doctor {
-        /// Print the checks as JSON.
+        /// Show what the KVM can do for a guest, each feature tried by one that needs it.
+        #[arg(long)]
+        features: bool,
+        /// Print it as JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        options: qemu::Options,
     },
 }
 
@@ -80,7 +85,8 @@ fn main() -> ExitCode {
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
         Command::Tour => tour::run(),
-        Command::Doctor { json } => doctor::run(json),
+        Command::Doctor { features: true, json, options } => doctor::features(json, &options),
+        Command::Doctor { json, options, .. } => doctor::run(json, &options),
     };
     result.unwrap_or_else(|error| {
         eprintln!("xtask: {error:#}");

@@ -1,6 +1,8 @@
 //! `cargo xtask test`: everything that can fail.
 //!
-//! The suites run one after the other and print what libtest prints; the last line adds them up.
+//! The suites run one after the other and print what libtest prints; the last line adds them up. A test that needs what
+//! a KVM lacks says so in a line of its own ([`Lack`]) and counts as skipped there; a test that ran on no KVM is a failure,
+//! as soon as there was more than one to try.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
@@ -20,8 +22,11 @@ pub fn run(filter: Option<&str>, options: &qemu::Options) -> Result<ExitCode> {
     if options.kvm.host() {
         total.add(&run_here(filter)?);
     }
+    let lacking_here = total.lacking.clone();
     if options.kvm.qemu() {
-        total.add(&qemu::test::run(filter, &options.linux)?);
+        let there = qemu::test::run(filter, &options.linux)?;
+        total.fail_what_ran_nowhere(&lacking_here, &there.lacking);
+        total.add(&there);
     }
     Ok(total.conclude())
 }
@@ -77,8 +82,24 @@ fn suite(arguments: &[&str]) -> Command {
     command
 }
 
+/// A test that a KVM could not run: `not on kvm_pvm: watchpoints: gdb::a_watchpoint_fires`. `tests/harness/needs.rs` writes
+/// such lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lack {
+    kvm: String,
+    feature: String,
+    test: String,
+}
+
+impl Lack {
+    fn from_line(line: &str) -> Option<Self> {
+        let mut parts = line.strip_prefix("not on ")?.splitn(3, ": ").map(str::to_owned);
+        Some(Self { kvm: parts.next()?, feature: parts.next()?, test: parts.next()? })
+    }
+}
+
 /// What libtest counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Tests that have held.
     pub passed: u64,
@@ -86,11 +107,19 @@ pub struct Totals {
     pub failed: u64,
     /// Tests that were not run.
     pub skipped: u64,
+    /// Tests among the skipped that need what the KVM lacks.
+    pub lacking: Vec<Lack>,
 }
 
 impl Totals {
     /// Says what was counted; the exit code says whether all is well.
     fn conclude(&self) -> ExitCode {
+        if !self.lacking.is_empty() {
+            println!();
+        }
+        for Lack { kvm, feature, test } in &self.lacking {
+            println!("not on {kvm}: {feature}: {test}");
+        }
         println!("\n{} passed, {} failed, {} skipped", self.passed, self.failed, self.skipped);
         if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
@@ -99,11 +128,30 @@ impl Totals {
         self.passed += other.passed;
         self.failed += other.failed;
         self.skipped += other.skipped;
+        self.lacking.extend_from_slice(&other.lacking);
     }
 
-    /// Adds what a line of libtest's output counts.
+    /// Adds what a line of a suite's output counts. A test that lacks something returns, and so libtest says that it passed.
     pub(crate) fn read(&mut self, line: &str) {
-        self.add(&Self::from_line(line).unwrap_or_default());
+        self.lacking.extend(Lack::from_line(line));
+        if let Some(counts) = Self::from_line(line) {
+            self.add(&counts);
+        }
+    }
+
+    /// Moves the tests that lack something, all read by now, from the passed to the skipped.
+    pub(crate) fn settle(&mut self) {
+        let lacking = self.lacking.len() as u64;
+        self.passed = self.passed.saturating_sub(lacking);
+        self.skipped += lacking;
+    }
+
+    /// Counts as failed what lacked something on both KVMs: it has shown nothing.
+    fn fail_what_ran_nowhere(&mut self, here: &[Lack], there: &[Lack]) {
+        for lack in here.iter().filter(|lack| there.iter().any(|other| other.test == lack.test)) {
+            eprintln!("xtask: the test {} ran on neither KVM: both lack what it needs", lack.test);
+            self.failed += 1;
+        }
     }
 
     /// Counts a suite that does not compile, or that died: it has no line of results.
@@ -120,7 +168,12 @@ impl Totals {
         let count = |name: &str| {
             counts.split("; ").find_map(|part| part.strip_suffix(name)?.trim().parse().ok()).unwrap_or(0)
         };
-        Some(Self { passed: count("passed"), failed: count("failed"), skipped: count("ignored") })
+        Some(Self {
+            passed: count("passed"),
+            failed: count("failed"),
+            skipped: count("ignored"),
+            lacking: Vec::new(),
+        })
     }
 }
 
@@ -139,6 +192,7 @@ pub(crate) fn run_suite(suite: &mut Command) -> Result<Totals> {
         totals.read(&line);
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{words}`"))?;
+    totals.settle();
     totals.judge(status.success(), &words, &status.to_string());
     Ok(totals)
 }
@@ -150,8 +204,27 @@ mod tests {
     #[test]
     fn results_are_read_from_libtests_line() {
         let line = "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 7 filtered out; finished in 0.1s";
-        assert_eq!(Totals::from_line(line), Some(Totals { passed: 12, failed: 3, skipped: 1 }));
+        let totals = Totals { passed: 12, failed: 3, skipped: 1, lacking: Vec::new() };
+        assert_eq!(Totals::from_line(line), Some(totals));
         assert_eq!(Totals::from_line("test result"), None);
         assert_eq!(Totals::from_line("running 3 tests"), None);
+    }
+
+    #[test]
+    fn a_test_that_lacks_something_is_skipped_and_one_that_ran_nowhere_has_failed() {
+        let mut here = Totals::default();
+        here.read("not on kvm_pvm: watchpoints: gdb::a_watchpoint_fires");
+        here.read("test result: ok. 5 passed; 0 failed; 0 ignored; 0 measured");
+        here.settle();
+        assert_eq!((here.passed, here.skipped, here.failed), (4, 1, 0));
+        assert_eq!(here.lacking[0].feature, "watchpoints");
+
+        let mut there = Totals::default();
+        there.read("not on kvm_amd: SMM: modes::smm");
+        here.fail_what_ran_nowhere(&here.lacking.clone(), &there.lacking);
+        assert_eq!(here.failed, 0, "each ran on the other");
+        there.read("not on kvm_amd: watchpoints: gdb::a_watchpoint_fires");
+        here.fail_what_ran_nowhere(&here.lacking.clone(), &there.lacking);
+        assert_eq!(here.failed, 1);
     }
 }

@@ -71,8 +71,13 @@ pub(crate) struct Test {
 }
 
 #[derive(Args, Debug)]
+#[command(after_help = DOCTOR_EXAMPLES)]
 pub(crate) struct Doctor {
-    /// Print the checks as JSON.
+    /// Show what this host's KVM can do for a guest, each feature tried by one that needs it.
+    #[arg(long)]
+    pub(crate) features: bool,
+
+    /// Print it as JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -95,6 +100,15 @@ Examples:
   vmm test tests.elf --junit results.xml --format json
 
 The exit code is 0 when all tests have held, 101 when one has not, 100 when the host could not do its work.";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  vmm doctor
+  vmm doctor --features
+  vmm doctor --features --json
+
+What was found about features is kept in XDG_RUNTIME_DIR, if that is set, until the host boots again.
+The exit code is 0 when guests can run, 100 when they cannot.";
 
 /// clap's own, which libtest-mimic's options would replace.
 const HELP_TEMPLATE: &str =

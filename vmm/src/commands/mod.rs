@@ -23,7 +23,7 @@ pub(crate) fn execute(command: Command) -> ExitCode {
         Command::Run(arguments) => run::run(*arguments),
         Command::Test(arguments) => test::run(*arguments).unwrap_or_else(|error| failed(&error)),
         Command::Runner { image, words } => run_built(image, words),
-        Command::Doctor(arguments) => doctor::diagnose(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Contract => {
             print!("{}", Note::THIS.text());
             ExitCode::SUCCESS

@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::node::DeviceNode;
 use super::probe::KvmFacts;
@@ -37,7 +37,7 @@ pub(super) struct HostFacts {
 const HYPERVISOR_MODULES: [&str; 5] = ["kvm_intel", "kvm_amd", "kvm_pvm", "vboxdrv", "vmmon"];
 
 /// Which of KVM's implementations a host has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flavour {
     /// `kvm_intel`, on the CPU's VMX.
@@ -46,6 +46,32 @@ pub enum Flavour {
     Amd,
     /// `kvm_pvm`, which needs nothing of the CPU and interprets guest kernels.
     Pvm,
+}
+
+impl Flavour {
+    /// Which of them this host has.
+    #[must_use]
+    pub fn of_this_host() -> Option<Self> {
+        let loaded = |flavour: &Self| Path::new("/sys/module").join(flavour.module()).exists();
+        // A built-in module of the other vendor is there, too: the CPU decides.
+        let cpu = CpuFacts::parse(&read("/proc/cpuinfo")).virtualization;
+        let fits = |flavour: &Self| match flavour {
+            Self::Intel => cpu == Some(Virtualization::Vmx),
+            Self::Amd => cpu == Some(Virtualization::Svm),
+            Self::Pvm => true,
+        };
+        [Self::Intel, Self::Amd, Self::Pvm].into_iter().find(|flavour| loaded(flavour) && fits(flavour))
+    }
+
+    /// The kernel module's name.
+    #[must_use]
+    pub const fn module(self) -> &'static str {
+        match self {
+            Self::Intel => "kvm_intel",
+            Self::Amd => "kvm_amd",
+            Self::Pvm => "kvm_pvm",
+        }
+    }
 }
 
 /// What `/proc/cpuinfo` says of the first CPU.

@@ -1,12 +1,13 @@
-//! The smallest guest: three instructions in an ELF file made in memory, run to see whether this host can.
+//! The smallest guest: three instructions, run to see whether this host can.
 
 use std::error::Error as _;
 use std::iter;
 use std::time::{Duration, Instant};
 
-use shared_abi::{layout, ports};
+use shared_abi::ports;
 
-use crate::{Contract, Error, KernelSource, MemorySize, StopReason, Vm, VmConfig};
+use crate::tiny_guest::TinyGuest;
+use crate::{Error, StopReason};
 
 /// What the smallest guest ends with.
 pub(super) const EXIT_CODE: u8 = 42;
@@ -39,42 +40,7 @@ pub(super) fn run() -> GuestFacts {
 }
 
 fn build_and_run() -> crate::Result<StopReason> {
-    let mut config = VmConfig::new(KernelSource::Bytes(elf_image().into()));
-    config.contract = Contract::None;
-    config.memory = MemorySize::new(layout::MIN_RAM_SIZE).expect("the least size is a size");
-    config.timeout = Some(TIMEOUT);
-    Ok(Vm::build(config)?.run()?.stop)
-}
-
-/// An ELF64 executable with one segment, `CODE` (System V ABI, chapters 4 and 5).
-fn elf_image() -> Vec<u8> {
-    const ELF_HEADER_SIZE: u16 = 64;
-    const PROGRAM_HEADER_SIZE: u16 = 56;
-    let entry = layout::KERNEL.0.to_le_bytes();
-    let code_offset = u64::from(ELF_HEADER_SIZE + PROGRAM_HEADER_SIZE).to_le_bytes();
-    let code_size = (size_of_val(&CODE) as u64).to_le_bytes();
-
-    let elf_header = [
-        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".as_slice(), // e_ident: 64 bits, little-endian
-        &[2, 0, 62, 0, 1, 0, 0, 0],                          // e_type EXEC, e_machine x86-64, e_version
-        &entry,                                              // e_entry
-        &u64::from(ELF_HEADER_SIZE).to_le_bytes(),           // e_phoff: right behind this header
-        &[0; 8 + 4],                                         // e_shoff, e_flags
-        &ELF_HEADER_SIZE.to_le_bytes(),                      // e_ehsize
-        &PROGRAM_HEADER_SIZE.to_le_bytes(),                  // e_phentsize
-        &[1, 0],                                             // e_phnum
-        &[0; 2 + 2 + 2],                                     // e_shentsize, e_shnum, e_shstrndx
-    ];
-    let program_header = [
-        [1, 0, 0, 0, 5, 0, 0, 0].as_slice(), // p_type LOAD, p_flags R+X
-        &code_offset,                        // p_offset
-        &entry,                              // p_vaddr
-        &entry,                              // p_paddr
-        &code_size,                          // p_filesz
-        &code_size,                          // p_memsz
-        &[0; 8],                             // p_align: none
-    ];
-    [elf_header.concat(), program_header.concat(), CODE.concat()].concat()
+    Ok(TinyGuest { code: CODE.as_flattened(), timeout: TIMEOUT }.run()?.stop)
 }
 
 /// The error and its causes on one line.

@@ -107,8 +107,9 @@ const SICK_KVM_REMEDY: &str = "`sudo dmesg | tail` may have the reason; a newer 
 fn last_resort(facts: &HostFacts) -> Option<String> {
     let hopeless = facts.architecture != "x86_64" || facts.cpu.virtualization.is_none() && !facts.has_kvm();
     hopeless.then(|| {
-        "where the problems above cannot be solved, no guest can run: use an x86-64 Linux machine that has \
-         /dev/kvm, bare metal or with nested virtualization"
+        "where the problems above cannot be solved, use an x86-64 Linux machine that has /dev/kvm, bare metal or with \
+         nested virtualization; or `cargo xtask run --kvm qemu`, which runs guests without it, some seconds slower, in a \
+         machine that QEMU emulates"
             .to_owned()
     })
 }

@@ -5,7 +5,7 @@
 //! 3. [`verdict`]: what the run shows, held against what the test promises.
 //! 4. [`junit`]: all verdicts as a file for CI.
 //!
-//! `vmm test` (`vmm/src/test_command.rs`) puts libtest's options and output around it. Guest side:
+//! `vmm test` (`vmm/src/commands/test.rs`) puts libtest's options and output around it. Guest side:
 //! `guest-kernel/src/testing.rs`.
 
 pub mod image;

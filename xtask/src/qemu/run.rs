@@ -32,19 +32,31 @@ pub fn run(
     image: &Path,
     guest_part: &[OsString],
 ) -> Result<ExitCode> {
-    let programs = workspace::build_static(&["vmm", "second-kvm"], profile)?;
     let image_inside = image_inside(image);
-    let files = [
-        ("/init".to_owned(), programs.join("second-kvm")),
-        ("/vmm".to_owned(), programs.join("vmm")),
-        (image_inside.display().to_string(), image.to_owned()),
-    ];
+    let mut words: Vec<OsString> = vec!["run".into()];
+    words.extend_from_slice(options);
+    words.push(image_inside.clone().into());
+    words.extend_from_slice(guest_part);
+    vmm(linux, profile, words, Some((image_inside.display().to_string(), image.to_owned())))
+}
+
+/// Runs `vmm` with these words on `kvm_amd` in QEMU, where `file` is at the path beside it.
+///
+/// # Errors
+/// As [`run`].
+pub fn vmm(
+    linux: &Choice,
+    profile: Profile,
+    words: Vec<OsString>,
+    file: Option<(String, PathBuf)>,
+) -> Result<ExitCode> {
+    let programs = workspace::build_static(&["vmm", "second-kvm"], profile)?;
+    let mut files =
+        vec![("/init".to_owned(), programs.join("second-kvm")), ("/vmm".to_owned(), programs.join("vmm"))];
+    files.extend(file);
     let machine = Machine::boot(&linux.find()?, &files)?;
 
-    let mut command: Vec<OsString> = vec!["/vmm".into(), "run".into()];
-    command.extend_from_slice(options);
-    command.push(image_inside.into());
-    command.extend_from_slice(guest_part);
+    let command = std::iter::once("/vmm".into()).chain(words).collect();
     let job = Job { environment: super::environment(), command };
     machine.link().forward_signals(true);
     let code = machine.run(job, &mut OurTerminal, our_stdin(machine.link()), None)?;
