@@ -12,7 +12,7 @@ use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
 use crate::boot::{self, Boot};
 use crate::config::{MemorySize, PageSize, VmConfig};
-use crate::debug::{CpuState, Symbols};
+use crate::debug::{CpuState, Diagnosis, Evidence, Symbols};
 use crate::error::{Error, Result};
 use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
@@ -145,6 +145,26 @@ impl Vm {
             Ok(bytes) => Symbols::read(&bytes),
             Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
         }
+    }
+
+    /// Finds out why the run that `report` tells of ended, and where in the guest's source.
+    #[must_use]
+    pub fn diagnose(&self, report: &RunReport) -> Diagnosis {
+        self.diagnose_with(report, &self.symbols())
+    }
+
+    /// The same, with what `symbols` tell about addresses.
+    #[must_use]
+    pub fn diagnose_with(&self, report: &RunReport, symbols: &Symbols) -> Diagnosis {
+        let state = match self.cpu_state() {
+            Ok(state) => state,
+            Err(error) => {
+                let remarks = vec![format!("the registers cannot be read: {error}")];
+                return Diagnosis { cause: report.to_string(), remarks, ..Diagnosis::default() };
+            }
+        };
+        let memory = self.memory();
+        Evidence { report, state: &state, memory, map: &self.map, symbols, is_repeated: false }.diagnose()
     }
 
     /// The first vCPU's registers as they are now.

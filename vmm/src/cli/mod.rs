@@ -51,6 +51,14 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    /// When the guest dies, write why to this file, as JSON.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json_report: Option<PathBuf>,
+
+    /// When the guest dies, name functions only, as if the image had no debug information.
+    #[arg(long)]
+    pub(crate) no_debug_info: bool,
 }
 
 #[derive(Args, Debug)]

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use shared_abi::Gva;
+use shared_abi::{Gva, Vector};
 
 /// An exception as the CPU raises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -34,52 +34,21 @@ pub mod vector {
     pub const CP: u8 = 21;
 }
 
-/// Mnemonic and name of each vector. Intel SDM vol. 3A, table 6-1; 28 to 30 are AMD's (AMD64 APM vol. 2, 8.2).
-const NAMES: [(&str, &str); 32] = [
-    ("#DE", "divide error"),
-    ("#DB", "debug"),
-    ("NMI", "non-maskable interrupt"),
-    ("#BP", "breakpoint"),
-    ("#OF", "overflow"),
-    ("#BR", "BOUND range exceeded"),
-    ("#UD", "invalid opcode"),
-    ("#NM", "device not available"),
-    ("#DF", "double fault"),
-    ("#9", "coprocessor segment overrun"),
-    ("#TS", "invalid TSS"),
-    ("#NP", "segment not present"),
-    ("#SS", "stack-segment fault"),
-    ("#GP", "general protection"),
-    ("#PF", "page fault"),
-    ("#15", "reserved"),
-    ("#MF", "x87 floating-point error"),
-    ("#AC", "alignment check"),
-    ("#MC", "machine check"),
-    ("#XM", "SIMD floating-point error"),
-    ("#VE", "virtualization exception"),
-    ("#CP", "control protection"),
-    ("#22", "reserved"),
-    ("#23", "reserved"),
-    ("#24", "reserved"),
-    ("#25", "reserved"),
-    ("#26", "reserved"),
-    ("#27", "reserved"),
-    ("#HV", "hypervisor injection"),
-    ("#VC", "VMM communication"),
-    ("#SX", "security"),
-    ("#31", "reserved"),
-];
-
-/// The manual's short name of a vector: `#PF`; of vectors from 32 on `#32`.
+/// The manual's short name of a vector: `#PF`; `vector 15` when no exception has it.
 #[must_use]
 pub fn mnemonic(vector: u8) -> String {
-    NAMES.get(usize::from(vector)).map_or_else(|| format!("#{vector}"), |(short, _)| (*short).to_owned())
+    Vector::from_number(vector.into())
+        .map_or_else(|| format!("vector {vector}"), |known| known.mnemonic().to_owned())
 }
 
 /// The manual's name of a vector: `page fault`.
 #[must_use]
 pub fn name(vector: u8) -> &'static str {
-    NAMES.get(usize::from(vector)).map_or("interrupt", |(_, name)| name)
+    match Vector::from_number(vector.into()) {
+        Some(known) => known.name(),
+        None if vector < 32 => "a reserved vector",
+        None => "an interrupt",
+    }
 }
 
 /// Bits of a page fault's error code. Intel SDM vol. 3A, 4.7.
@@ -236,7 +205,7 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 32);
         assert_eq!((mnemonic(14).as_str(), name(14)), ("#PF", "page fault"));
-        assert_eq!((mnemonic(32).as_str(), name(255)), ("#32", "interrupt"));
+        assert_eq!((mnemonic(32).as_str(), name(255)), ("vector 32", "an interrupt"));
     }
 
     #[test]

@@ -93,6 +93,11 @@ impl Landmarks<'_> {
             RegionKind::StackGuard => {
                 Landmark::new("the guard page below the stack: stack overflow", Some(hints::OVERFLOW))
             }
+            RegionKind::FaultStackGuard => Landmark::new(
+                "the guard page below the stack for double faults: its handler needs more than there is",
+                Some(hints::OVERFLOW),
+            ),
+            RegionKind::FaultStack => Landmark::new("the stack for double faults", None),
             RegionKind::Stack => Landmark::new("the stack", None),
             RegionKind::BootInfo => {
                 Landmark::new(format!("the boot info ({rights})"), Some(hints::READ_ONLY))

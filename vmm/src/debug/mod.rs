@@ -6,6 +6,7 @@
 pub mod autopsy;
 mod backtrace;
 mod cpu_state;
+pub mod diagnosis;
 pub mod exception;
 pub mod instruction;
 pub mod landmark;
@@ -13,4 +14,5 @@ mod symbols;
 
 pub use backtrace::{Backtrace, BacktraceFrame};
 pub use cpu_state::CpuState;
+pub use diagnosis::{Diagnosis, Evidence};
 pub use symbols::{Detail, Frame, Symbols};

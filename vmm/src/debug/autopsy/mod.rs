@@ -137,6 +137,12 @@ pub fn examine(scene: &Scene<'_>) -> Finding {
     }
 }
 
+/// The vector whose handler starts at `gva`, by the guest's IDT.
+#[must_use]
+pub fn vector_of_handler(scene: &Scene<'_>, gva: Gva) -> Option<u8> {
+    (0..32).find(|&vector| delivery::handler_of(scene, vector) == Some(gva))
+}
+
 fn unfollowed_mode(scene: &Scene<'_>) -> Option<&'static str> {
     let special = &scene.state.special;
     let has_paging = Cr0Flags::from_bits_retain(special.cr0).contains(Cr0Flags::PAGING);
