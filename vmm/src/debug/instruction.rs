@@ -317,7 +317,7 @@ mod tests {
     fn what_is_no_instruction_is_none() {
         assert_eq!(Instruction::decode(Gva(0), &[0x06], &state()), None, "push es, not in 64-bit mode");
         assert_eq!(Instruction::decode(Gva(0), &[0x48, 0xC7], &state()), None, "cut");
-        assert!(is_cut(&[0x48, 0xC7], 64) && !is_cut(&[0x06], 64) && is_cut(&[], 64));
+        assert!(is_cut(&[0x48, 0xC7], 64) && !is_cut(&[0x06, 0], 64) && is_cut(&[], 64));
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod diagnosis;
 pub mod exception;
 pub mod instruction;
 pub mod landmark;
+pub(crate) mod repeat;
 mod symbols;
 
 pub use backtrace::{Backtrace, BacktraceFrame};

@@ -34,7 +34,10 @@ fn why(
     };
     if !is_ram(linear_rip(evidence.state)) {
         let cause = "it executes where no RAM is".to_owned();
-        return (cause, "look for a wrong function pointer, or for page tables that lead out of RAM".to_owned());
+        return (
+            cause,
+            "look for a wrong function pointer, or for page tables that lead out of RAM".to_owned(),
+        );
     }
     let outside = diagnosis.instruction.iter().flat_map(|instruction| &instruction.operands);
     if let Some(operand) = outside.into_iter().find(|operand| !is_ram(operand.gva)) {
@@ -53,6 +56,7 @@ fn why(
     }
     (
         format!("{kvm} had to emulate {subject} and cannot"),
-        "try another KVM, such as `cargo xtask run --kvm qemu`, to see whether it is this one's fault".to_owned(),
+        "try another KVM, such as `cargo xtask run --kvm qemu`, to see whether it is this one's fault"
+            .to_owned(),
     )
 }

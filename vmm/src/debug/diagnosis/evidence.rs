@@ -50,6 +50,23 @@ impl Evidence<'_> {
         diagnosis
     }
 
+    /// What can be told of a triple fault when nothing is left of the registers, and the run could not be repeated.
+    #[must_use]
+    pub fn diagnose_lost(&self, why: &str) -> Diagnosis {
+        Diagnosis {
+            died: true,
+            cause: "a triple fault".to_owned(),
+            hint: Some(
+                "load an IDT whose handlers report: then the guest itself tells what it dies of".to_owned(),
+            ),
+            remarks: vec![
+                "this host's KVM loses the registers of a guest that dies".to_owned(),
+                why.to_owned(),
+            ],
+            ..Diagnosis::default()
+        }
+    }
+
     /// The state with which the guest left, as far as its stop alone tells; `state` is where it was.
     pub(super) fn plain(&self, state: &CpuState) -> Diagnosis {
         let told = self.report.stop.to_string();
@@ -115,7 +132,9 @@ impl Evidence<'_> {
         let scene = Scene { state: self.state, memory: self.memory };
         if let Some(own) = autopsy::vector_of_handler(&scene, self.state.rip()) {
             let handled = mnemonic(own);
-            diagnosis.facts.push(format!("RIP is where the handler of {handled} starts: it was called, and could not run"));
+            diagnosis.facts.push(format!(
+                "RIP is where the handler of {handled} starts: it was called, and could not run"
+            ));
         }
         if diagnosis.hint.is_none() {
             diagnosis.hint = self.chain_hint(&chain);
@@ -166,9 +185,9 @@ impl Evidence<'_> {
         let is_start = state.special.cr3 & !0xFFF == tables.0;
         if at_start.is_some_and(|mapping| mapping.executable) && !is_start {
             let cr3 = state.special.cr3;
-            diagnosis.facts.push(format!(
-                "CR3 is {cr3:#x}; the tables of the start, at {tables}, still map this code"
-            ));
+            diagnosis
+                .facts
+                .push(format!("CR3 is {cr3:#x}; the tables of the start, at {tables}, still map this code"));
             diagnosis.hint = Some(hints_of::TABLES.to_owned());
         } else if diagnosis.hint.is_none() || state.rip().0 < 0x1000 {
             diagnosis.hint = Some(hints_of::JUMP.to_owned());
@@ -260,25 +279,19 @@ impl Exception {
     fn of(frame: &ExceptionFrame) -> Self {
         let vector = frame.vector.min(255) as u8;
         let has_error = frame.vector().is_some_and(shared_abi::Vector::has_error_code);
-        Self {
-            vector,
-            error: has_error.then_some(frame.error_code as u32),
-            address: frame.fault_address(),
-        }
+        Self { vector, error: has_error.then_some(frame.error_code as u32), address: frame.fault_address() }
     }
 }
 
 /// What to do next, by exception.
 mod hints_of {
     pub(super) const DIVISION: &str = "check the divisor before dividing (checked_div)";
-    pub(super) const INVALID: &str =
-        "an instruction of this kind is unreachable code that was reached, or needs a CPU feature that is off";
-    pub(super) const MISALIGNED: &str =
-        "align the address; if it is on the stack, RSP was no multiple of 16 when the first function was called";
-    pub(super) const PROTECTION: &str = "the note in brackets says which rule was broken: Intel SDM vol. 3A, 6.15";
+    pub(super) const INVALID: &str = "an instruction of this kind is unreachable code that was reached, or needs a CPU feature that is off";
+    pub(super) const MISALIGNED: &str = "align the address; if it is on the stack, RSP was no multiple of 16 when the first function was called";
+    pub(super) const PROTECTION: &str =
+        "the note in brackets says which rule was broken: Intel SDM vol. 3A, 6.15";
     pub(super) const NO_IDT: &str = "load an IDT (lidt) to learn of exceptions in the guest itself";
-    pub(super) const TABLES: &str = "map the code that runs in the new page tables, too, before CR3 is loaded";
-    pub(super) const JUMP: &str =
-        "a jump or call led to where no code is: look for a null or overwritten function pointer, or a smashed stack";
+    pub(super) const TABLES: &str =
+        "map the code that runs in the new page tables, too, before CR3 is loaded";
+    pub(super) const JUMP: &str = "a jump or call led to where no code is: look for a null or overwritten function pointer, or a smashed stack";
 }
-

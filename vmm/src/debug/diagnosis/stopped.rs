@@ -12,16 +12,18 @@ use crate::next::StopReason;
 pub(super) fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
     let stop = &evidence.report.stop;
     let is_port = |instruction: &Instruction| {
-        let word = instruction.text.split([' ', ',']).find(|word| !word.starts_with("rep")).unwrap_or_default();
+        let word =
+            instruction.text.split([' ', ',']).find(|word| !word.starts_with("rep")).unwrap_or_default();
         matches!(word, "in" | "out" | "insb" | "insw" | "insd" | "outsb" | "outsw" | "outsd")
     };
     let at = match stop {
         StopReason::UnclaimedPort { .. } | StopReason::Exited { .. } => evidence.left_at(is_port),
         StopReason::UnclaimedMmio { gpa, .. } => evidence.left_at(|instruction| {
             let space = evidence.space();
-            instruction.operands.iter().any(|operand| {
-                space.translate(operand.gva).is_some_and(|mapping| mapping.gpa == *gpa)
-            })
+            instruction
+                .operands
+                .iter()
+                .any(|operand| space.translate(operand.gva).is_some_and(|mapping| mapping.gpa == *gpa))
         }),
         StopReason::Halted { .. } => evidence.left_at(|instruction| instruction.text == "hlt"),
         _ => evidence.state.rip(),
@@ -34,18 +36,23 @@ pub(super) fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
     match stop {
         StopReason::TimedOut { .. } | StopReason::Interrupted => tell_loop(evidence, &mut diagnosis, &state),
         StopReason::Halted { interrupts_enabled: true } => {
-            diagnosis.cause = "it halted and waits for an interrupt, which nothing in this machine can send".to_owned();
+            diagnosis.cause =
+                "it halted and waits for an interrupt, which nothing in this machine can send".to_owned();
             diagnosis.hint = Some("wait in a loop that asks, or end the run (`power::exit`)".to_owned());
         }
         StopReason::UnclaimedPort { .. } => {
-            diagnosis.hint = Some("`shared-abi/src/ports.rs` has the ports that devices listen at".to_owned());
+            diagnosis.hint =
+                Some("`shared-abi/src/ports.rs` has the ports that devices listen at".to_owned());
         }
         StopReason::UnclaimedMmio { .. } => {
-            diagnosis.hint = Some("the page tables lead to a physical address without RAM or device".to_owned());
+            diagnosis.hint =
+                Some("the page tables lead to a physical address without RAM or device".to_owned());
         }
         StopReason::EntryFailed { .. } => {
-            diagnosis.hint =
-                Some("the guest has loaded registers that no CPU accepts together; look at the last ones".to_owned());
+            diagnosis.hint = Some(
+                "the guest has loaded registers that no CPU accepts together; look at the last ones"
+                    .to_owned(),
+            );
         }
         _ => {}
     }
@@ -89,8 +96,9 @@ impl Loop {
         let mut is_idle = true;
         while at < end {
             let decoded = decoded_at(evidence, state, at)?;
-            let does_nothing = matches!(decoded.mnemonic(), iced_x86::Mnemonic::Pause | iced_x86::Mnemonic::Nop)
-                || decoded.flow_control() == FlowControl::UnconditionalBranch;
+            let does_nothing =
+                matches!(decoded.mnemonic(), iced_x86::Mnemonic::Pause | iced_x86::Mnemonic::Nop)
+                    || decoded.flow_control() == FlowControl::UnconditionalBranch;
             is_idle &= does_nothing;
             at = Gva(decoded.next_ip());
         }
