@@ -22,6 +22,7 @@
 
 pub mod entry;
 
+use core::fmt;
 use core::ops::Deref;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -80,6 +81,13 @@ impl Deref for Frame {
     }
 }
 
+impl fmt::Display for Frame {
+    /// Which exception, in a few words.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// The programs' handlers, by vector; null where there is none.
 static HANDLERS: [AtomicPtr<()>; VECTORS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; VECTORS];
 
@@ -113,5 +121,5 @@ fn report(frame: &Frame) -> ! {
     if hypercall::is_offered() {
         let _ = hypercall::call(Hypercall::Exception { frame_gva: Gva(&raw const *frame as u64) });
     }
-    panic!("the CPU raised {}; RIP was {:#x}, error code {:#x}", **frame, frame.rip, frame.error_code);
+    panic!("the CPU raised {frame}; RIP was {:#x}, error code {:#x}", frame.rip, frame.error_code);
 }

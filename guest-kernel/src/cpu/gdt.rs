@@ -24,11 +24,16 @@ pub const TSS: u16 = 0x18;
 #[cfg(target_os = "none")]
 static mut GDT: Gdt = Gdt::new();
 
+/// A table of five entries.
 #[repr(C, align(8))]
-struct Gdt([u64; 5]);
+#[derive(Debug)]
+pub struct Gdt([u64; 5]);
 
 impl Gdt {
-    const fn new() -> Self {
+    /// The table as it is drawn above.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a table for a static; `Default` is not const")]
+    pub const fn new() -> Self {
         let [tss_low, tss_high] = tss_descriptor(tss::ADDRESS, tss::SIZE as u64 - 1);
         Self([0, code_descriptor(), data_descriptor(), tss_low, tss_high])
     }

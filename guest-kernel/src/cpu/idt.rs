@@ -10,12 +10,12 @@ use super::{gdt, tss};
 use crate::exceptions::entry;
 
 /// The table.
-static IDT: [Gate; VECTORS] = gates();
+pub static IDT: [Gate; VECTORS] = gates();
 
 /// A 64-bit gate (Intel SDM vol. 3A, figure 7-8).
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Gate {
+pub struct Gate {
     offset_0: u16,
     selector: u16,
     /// The place in the TSS's interrupt stack table, or 0 for the stack that is interrupted.

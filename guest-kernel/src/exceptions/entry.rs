@@ -32,7 +32,7 @@ pub const fn address_of(vector: usize) -> u64 {
 }
 
 /// The vectors whose error code the CPU pushes, a bit each.
-const WITH_ERROR_CODE: u32 = {
+pub const WITH_ERROR_CODE: u32 = {
     let mut bits = 0;
     let mut index = 0;
     while index < Vector::ALL.len() {
@@ -45,12 +45,15 @@ const WITH_ERROR_CODE: u32 = {
     bits
 };
 
-// What the linker compares with the place of `exception_entries`.
+// What the linker compares with the places of `exception_entries` and `exception_tss`.
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
     ".globl EXCEPTION_ENTRIES",
-    ".set EXCEPTION_ENTRIES, {address}",
-    address = const ADDRESS,
+    ".set EXCEPTION_ENTRIES, {entries}",
+    ".globl EXCEPTION_TSS",
+    ".set EXCEPTION_TSS, {tss}",
+    entries = const ADDRESS,
+    tss = const crate::cpu::tss::ADDRESS,
 );
 
 /// The entries.

@@ -149,7 +149,7 @@ Exit codes:
   2      wrong arguments
   100    the host could not do its work
   101    the guest panicked
-  102    the guest died: triple fault, emulation failure, access to nothing, endless wait
+  102    the guest died: exception, triple fault, emulation failure, access to nothing, endless wait
   124    the time limit was reached
   130    Ctrl-C (or SIGTERM)";
 

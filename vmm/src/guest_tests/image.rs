@@ -12,8 +12,8 @@ use std::time::Duration;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, elf};
-use shared_abi::Gva;
-use shared_abi::guest_test::{Ending, NOTE_TYPE, TestRecord, UNLIMITED};
+use shared_abi::guest_test::{ANY, Ending, NOTE_TYPE, TestRecord, UNLIMITED};
+use shared_abi::{Gva, Vector};
 
 use crate::boot::contract::find_note;
 use crate::boot::kernel::KernelImage;
@@ -57,7 +57,12 @@ pub enum End {
     /// With this code.
     Exit(u32),
     /// By an exception that nothing handles.
-    Fault,
+    Fault {
+        /// Which; `None` for any, a triple fault included.
+        vector: Option<Vector>,
+        /// Which address's access the page tables do not allow; `None` for any.
+        address: Option<Gva>,
+    },
 }
 
 /// Why a list of tests cannot be read.
@@ -202,9 +207,18 @@ fn end(record: &TestRecord) -> Result<End, TestListError> {
                 .map_err(|_| meaningless("the exit code of a test", record.code))?;
             Ok(End::Exit(code))
         }
-        Some(Ending::Fault) => Ok(End::Fault),
+        Some(Ending::Fault) => {
+            let vector = told(record.vector).map(|number| {
+                Vector::from_number(number).ok_or_else(|| meaningless("the exception of a test", number))
+            });
+            Ok(End::Fault { vector: vector.transpose()?, address: told(record.address).map(Gva) })
+        }
         None => Err(meaningless("the ending of a test", record.ending)),
     }
+}
+
+fn told(value: u64) -> Option<u64> {
+    (value != ANY).then_some(value)
 }
 
 fn limit(value: u64) -> Option<u64> {

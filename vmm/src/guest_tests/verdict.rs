@@ -49,7 +49,11 @@ impl Verdict {
 fn wrong_end(end: End, stop: &StopReason) -> Option<String> {
     let is_right = match (end, stop) {
         (End::Exit(wanted), StopReason::Exited { code }) => wanted == *code,
-        (End::Fault, StopReason::TripleFault) => true,
+        (End::Fault { vector, address }, StopReason::Exception(frame)) => {
+            vector.is_none_or(|wanted| frame.vector() == Some(wanted))
+                && address.is_none_or(|wanted| frame.fault_address() == Some(wanted))
+        }
+        (End::Fault { vector: None, address: None }, StopReason::TripleFault) => true,
         _ => false,
     };
     (!is_right).then(|| format!("{stop}, but should have {end}"))
@@ -85,7 +89,13 @@ impl fmt::Display for End {
             Self::Exit(exit_code::SUCCESS) => f.write_str("returned"),
             Self::Exit(exit_code::PANICKED) => f.write_str("panicked"),
             Self::Exit(code) => write!(f, "ended with exit code {code}"),
-            Self::Fault => f.write_str("died of an exception"),
+            Self::Fault { vector, address } => {
+                match vector {
+                    Some(vector) => write!(f, "died of {vector}")?,
+                    None => f.write_str("died of an exception")?,
+                }
+                address.map_or(Ok(()), |address| write!(f, " at {address}"))
+            }
         }
     }
 }
@@ -136,6 +146,8 @@ impl fmt::Display for Kinds<'_> {
 
 #[cfg(test)]
 mod tests {
+    use shared_abi::{ExceptionFrame, Gva, Vector};
+
     use super::*;
 
     fn test() -> GuestTest {
@@ -172,12 +184,51 @@ mod tests {
             (End::Exit(0), StopReason::Exited { code: 101 }, "the guest panicked, but should have returned"),
             (End::Exit(101), StopReason::Exited { code: 0 }, "exit code 0, but should have panicked"),
             (End::Exit(7), StopReason::Exited { code: 8 }, "code 8, but should have ended with exit code 7"),
-            (End::Fault, StopReason::Exited { code: 0 }, "but should have died of an exception"),
+            (ANY_FAULT, StopReason::Exited { code: 0 }, "but should have died of an exception"),
+            (PAGE_FAULT, StopReason::TripleFault, "but should have died of #PF (page fault) at 0x8"),
+            (
+                PAGE_FAULT,
+                exception(Vector::GeneralProtection, 8),
+                "the guest died of #GP (general protection), but should have died of #PF (page fault) at 0x8",
+            ),
+            (
+                PAGE_FAULT,
+                exception(Vector::PageFault, 16),
+                "died of #PF (page fault) at 0x10, but should have died of #PF (page fault) at 0x8",
+            ),
             (End::Exit(0), StopReason::TripleFault, "a triple fault, but should have returned"),
         ] {
             let verdict = verdict(&GuestTest { end, ..test() }, stop, 0, "");
             assert!(verdict.complaints[0].starts_with("a.rs:7: "), "{verdict}");
             assert!(verdict.complaints[0].ends_with(complaint), "{verdict}");
+        }
+    }
+
+    const ANY_FAULT: End = End::Fault { vector: None, address: None };
+    const PAGE_FAULT: End = End::Fault { vector: Some(Vector::PageFault), address: Some(Gva(8)) };
+
+    fn exception(vector: Vector, cr2: u64) -> StopReason {
+        StopReason::Exception(Box::new(ExceptionFrame {
+            vector: vector as u64,
+            cr2,
+            ..ExceptionFrame::default()
+        }))
+    }
+
+    #[test]
+    fn a_fault_that_was_wanted_is_a_success() {
+        for (end, stop) in [
+            (PAGE_FAULT, exception(Vector::PageFault, 8)),
+            (End::Fault { vector: Some(Vector::PageFault), address: None }, exception(Vector::PageFault, 16)),
+            (
+                End::Fault { vector: Some(Vector::InvalidOpcode), address: None },
+                exception(Vector::InvalidOpcode, 8),
+            ),
+            (ANY_FAULT, exception(Vector::DivideError, 0)),
+            (ANY_FAULT, StopReason::TripleFault),
+        ] {
+            let verdict = verdict(&GuestTest { end, ..test() }, stop, 0, "");
+            assert!(verdict.has_held(), "{verdict}");
         }
     }
 

@@ -38,7 +38,7 @@ impl PanicText {
         let Self { bytes, is_cut } = std::mem::take(self);
         let text = String::from_utf8_lossy(&bytes);
         let mark = if is_cut { "…" } else { "" };
-        (!bytes.is_empty()).then(|| format!("{}{mark}", text.trim_end()))
+        (!bytes.is_empty()).then(|| format!("{}{mark}", text.trim_end_matches('\n')))
     }
 }
 
