@@ -63,6 +63,7 @@ pub mod vm;
 pub use boot::contract::Contract;
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
+pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};
 pub use input::Input;

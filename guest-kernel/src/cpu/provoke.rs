@@ -2,7 +2,8 @@
 //!
 //! A handler cannot just continue behind the instruction: the compiler relies on what it should have done, and how long
 //! it is only a disassembler knows. These are prepared. Each notes its own address and the one behind it in a list
-//! that the linker collects ([`behind`] reads it), and is written so that nothing goes wrong when it does nothing.
+//! that the linker collects ([`behind`] reads it), and is written so that nothing goes wrong when it does nothing. None
+//! is marked as leaving memory alone: a handler may run in its midst.
 //! Operating systems copy from user memory in this way: Linux Documentation/arch/x86/exception-tables.rst.
 
 #[cfg(target_os = "none")]
@@ -26,7 +27,7 @@ macro_rules! skippable {
 #[cfg(target_os = "none")]
 pub fn invalid_opcode() {
     // SAFETY: The instruction does nothing but fault, and nothing when it is skipped.
-    unsafe { asm!(skippable!("ud2"), options(nomem, nostack, preserves_flags)) };
+    unsafe { asm!(skippable!("ud2"), options(nostack, preserves_flags)) };
 }
 
 /// Divides: #DE by zero. Skipped, the quotient is the dividend.
@@ -41,7 +42,7 @@ pub fn divide(dividend: u64, divisor: u64) -> u64 {
             divisor = in(reg) divisor,
             inout("rax") dividend => quotient,
             inout("rdx") 0_u64 => _,
-            options(nomem, nostack),
+            options(nostack),
         );
     }
     quotient
@@ -59,7 +60,7 @@ pub fn read(gva: Gva) -> u8 {
             skippable!("mov {byte:l}, byte ptr [{gva}]"),
             gva = in(reg) gva.0,
             byte = inout(reg_abcd) 0_u32 => byte,
-            options(nostack, preserves_flags, readonly),
+            options(nostack, preserves_flags),
         );
     }
     byte as u8

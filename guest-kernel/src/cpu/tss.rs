@@ -2,7 +2,9 @@
 //!
 //! Switching tasks is what its name is left of. In 64-bit mode the CPU reads stack pointers from it, and never writes
 //! it. Ours has one: gates that ask for [`FAULT_STACK`] run on a stack of their own whatever RSP holds. The double
-//! fault needs that: it comes when the stack has run out.
+//! fault needs that: it comes when the stack has run out. Other kernels give stacks to NMI and machine check, too, which
+//! may come between the first instruction of a system call and its stack switch. Here all code is in ring 0 and RSP
+//! always points to a stack.
 //!
 //! As nothing changes it and its descriptor wants its address in four pieces, it lies at an address that is known
 //! before linking, behind the exceptions' entries (`guest-kernel/link.ld`).
@@ -36,7 +38,7 @@ pub struct Tss {
 }
 
 /// The one TSS.
-#[cfg_attr(target_os = "none", used, unsafe(link_section = ".rodata.tss"))]
+#[cfg_attr(target_os = "none", unsafe(export_name = "exception_tss"), unsafe(link_section = ".rodata.tss"))]
 pub static TSS: Tss = Tss::new();
 
 impl Tss {

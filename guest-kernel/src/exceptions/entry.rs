@@ -45,12 +45,15 @@ pub const WITH_ERROR_CODE: u32 = {
     bits
 };
 
-// What the linker compares with the place of `exception_entries`.
+// What the linker compares with the places of `exception_entries` and `exception_tss`.
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
     ".globl EXCEPTION_ENTRIES",
-    ".set EXCEPTION_ENTRIES, {address}",
-    address = const ADDRESS,
+    ".set EXCEPTION_ENTRIES, {entries}",
+    ".globl EXCEPTION_TSS",
+    ".set EXCEPTION_TSS, {tss}",
+    entries = const ADDRESS,
+    tss = const crate::cpu::tss::ADDRESS,
 );
 
 /// The entries.

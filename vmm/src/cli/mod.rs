@@ -54,6 +54,14 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) core: Core,
+
+    /// When the guest dies, write why to this file, as JSON.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json_report: Option<PathBuf>,
+
+    /// When the guest dies, name functions only, as if the image had no debug information.
+    #[arg(long)]
+    pub(crate) no_debug_info: bool,
 }
 
 /// The core file that a run may leave.

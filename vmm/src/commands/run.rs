@@ -1,10 +1,14 @@
 //! `vmm run`: configuration, machine, run, report, core file, exit code.
 
+use std::fs;
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
+use shared_abi::exit_code;
 use vmm::debug::CoreFile;
 use vmm::next::process;
-use vmm::{RunReport, Vm};
+use vmm::{Error, RunReport, StopReason, Vm};
 
 use crate::cli::Run;
 use crate::commands::{chain, failed};
@@ -19,19 +23,18 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let Run { machine, core } = arguments;
+    let Run { machine, core, no_debug_info, json_report } = arguments;
+    let how = Telling { without_lines: no_debug_info, json: json_report };
     let mut vm = Vm::build(machine.into_config()?)?;
     let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
     let report = vm.run()?;
-    if !report.is_unremarkable() {
-        eprintln!("vmm: {report}");
-    }
+    let told = how.tell(&vm, &report);
     let is_wanted = core.always || report.stop.process_exit_code() >= process::PANICKED;
     if let Some(core_file) = core_file.filter(|_| is_wanted) {
         write(core_file, &vm, &report);
     }
-    Ok(report)
+    told.map(|()| report)
 }
 
 /// Writes the core file. When that fails it is said, and the exit code still tells how the guest ended.
@@ -44,4 +47,36 @@ fn write(core_file: CoreFile, vm: &Vm, report: &RunReport) {
         }
         Err(error) => eprintln!("vmm: {}", chain(&error)),
     }
+}
+
+/// How a bad end is told.
+struct Telling {
+    without_lines: bool,
+    json: Option<PathBuf>,
+}
+
+impl Telling {
+    fn tell(&self, vm: &Vm, report: &RunReport) -> vmm::Result<()> {
+        if report.is_unremarkable() {
+            return Ok(());
+        }
+        if !is_a_riddle(&report.stop) {
+            eprintln!("vmm: {report}");
+            return Ok(());
+        }
+        let symbols = if self.without_lines { vm.symbols().names_only() } else { vm.symbols() };
+        let diagnosis = vm.diagnose_with(report, &symbols);
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        eprintln!("vmm: {}", diagnosis.render(colour));
+        match &self.json {
+            Some(path) => fs::write(path, diagnosis.to_json())
+                .map_err(|source| Error::DiagnosisFile { path: path.clone(), source }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the guest's own word does not say it all.
+fn is_a_riddle(stop: &StopReason) -> bool {
+    !matches!(stop, StopReason::Exited { code } if *code != exit_code::PANICKED)
 }

@@ -77,6 +77,16 @@ pub struct Symbols {
     dwarf: Option<Context<Bytes>>,
     /// Sorted by address.
     functions: Vec<Function>,
+    /// Those that are loaded.
+    sections: Vec<Section>,
+}
+
+/// A section that is loaded.
+#[derive(Clone, Debug)]
+struct Section {
+    start: u64,
+    size: u64,
+    name: String,
 }
 
 /// A function of the symbol table.
@@ -96,22 +106,23 @@ impl Symbols {
             Err(error) => return Self::none(format!("the image is no ELF file: {error}")),
         };
         let functions = functions(&elf);
+        let sections = sections(&elf);
         let no_lines = match debug_information(&elf) {
             Ok(context) => {
-                return Self { detail: Detail::Lines, dwarf: Some(context), functions };
+                return Self { detail: Detail::Lines, dwarf: Some(context), functions, sections };
             }
             Err(why) => why,
         };
         if functions.is_empty() {
-            return Self::none(format!("{no_lines}, and no symbol table"));
+            return Self { sections, ..Self::none(format!("{no_lines}, and no symbol table")) };
         }
-        Self { detail: Detail::Names(no_lines), dwarf: None, functions }
+        Self { detail: Detail::Names(no_lines), dwarf: None, functions, sections }
     }
 
     /// Symbols of nothing, and why.
     #[must_use]
     pub fn none(why: String) -> Self {
-        Self { detail: Detail::Addresses(why), dwarf: None, functions: Vec::new() }
+        Self { detail: Detail::Addresses(why), dwarf: None, functions: Vec::new(), sections: Vec::new() }
     }
 
     /// How much there is to tell.
@@ -152,6 +163,14 @@ impl Symbols {
         (function.size == 0 || offset < function.size).then_some((&*function.name, offset))
     }
 
+    /// The name of the section that holds `gva`.
+    #[must_use]
+    pub fn section_at(&self, gva: Gva) -> Option<&str> {
+        let holds =
+            |section: &&Section| gva.0.checked_sub(section.start).is_some_and(|offset| offset < section.size);
+        self.sections.iter().find(holds).map(|section| &*section.name)
+    }
+
     /// Where the function of this name starts: its whole name, or the end of it from a `::`.
     #[must_use]
     pub fn address_of(&self, name: &str) -> Option<Gva> {
@@ -187,6 +206,19 @@ fn functions(elf: &ElfFile64<'_>) -> Vec<Function> {
         .collect();
     functions.sort_by_key(|function| function.start);
     functions
+}
+
+/// The sections that lie in memory.
+fn sections(elf: &ElfFile64<'_>) -> Vec<Section> {
+    let of_memory = elf.sections().filter(|section| section.address() != 0 && section.size() != 0);
+    let section = |section: object::read::elf::ElfSection64<'_, '_>| {
+        Some(Section {
+            start: section.address(),
+            size: section.size(),
+            name: section.name().ok()?.to_owned(),
+        })
+    };
+    of_memory.filter_map(section).collect()
 }
 
 /// The image's DWARF, or why there is none to use.

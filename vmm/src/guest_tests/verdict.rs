@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared_abi::exit_code;
 
+use crate::debug::Diagnosis;
 use crate::guest_tests::image::{End, GuestTest};
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
@@ -17,6 +18,8 @@ pub struct Verdict {
     pub complaints: Vec<String>,
     /// How the run ended.
     pub report: RunReport,
+    /// Why it ended so, when that is not what the test promises.
+    pub diagnosis: Option<Diagnosis>,
     /// What the guest printed.
     pub console: String,
     /// How long it took, from making the machine to its end.
@@ -33,7 +36,7 @@ impl Verdict {
         let missing_print = missing_print(&test.prints, &console);
         let complaints = [wrong_end, missing_print, too_many_exits(max_exits, &report)].into_iter().flatten();
         let complaints = complaints.map(|what| format!("{}:{}: {what}", test.file, test.line)).collect();
-        Self { complaints, report, console, elapsed }
+        Self { complaints, report, diagnosis: None, console, elapsed }
     }
 
     /// Whether the test has kept what it promises.
@@ -98,7 +101,7 @@ impl fmt::Display for End {
 }
 
 impl fmt::Display for Verdict {
-    /// The complaints, each on its line; the report; the console. Without a newline at the end.
+    /// The complaints, each on its line; the report; the diagnosis; the console. Without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for complaint in &self.complaints {
             writeln!(f, "{complaint}")?;
@@ -108,6 +111,9 @@ impl fmt::Display for Verdict {
             write!(f, "; RIP {rip}")?;
         }
         write!(f, "; exits: {}; {:.1?}", Kinds(&self.report.exits), self.elapsed)?;
+        if let Some(diagnosis) = &self.diagnosis {
+            write!(f, "\n{diagnosis}")?;
+        }
         match self.console.trim_end_matches('\n') {
             "" => write!(f, "\nconsole: nothing"),
             console => write!(f, "\nconsole:\n{console}"),

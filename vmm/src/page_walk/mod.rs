@@ -195,7 +195,7 @@ fn page_at(shift: u32, entry: Entry) -> Option<PageSize> {
 }
 
 /// Whether bits 63 to 47 are all equal (Intel SDM vol. 1, 3.3.7.1).
-fn is_canonical(gva: Gva) -> bool {
+pub(crate) fn is_canonical(gva: Gva) -> bool {
     let upper = gva.0.cast_signed() >> 47;
     upper == 0 || upper == -1
 }
