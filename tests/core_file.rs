@@ -8,9 +8,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use object::read::elf::ElfFile64;
+use object::read::elf::{ElfFile64, ProgramHeader};
 use object::{Architecture, Object, ObjectKind, ObjectSegment, SegmentFlags, elf};
-use shared_abi::Gpa;
+use shared_abi::{Gpa, Gva};
 use tempfile::TempDir;
 use vmm::debug::{CoreFile, Remark};
 
@@ -36,6 +36,21 @@ impl Dead {
 
     fn elf(&self) -> ElfFile64<'_> {
         ElfFile64::parse(&*self.bytes).expect("it is an ELF file")
+    }
+
+    /// RIP as the note has it: behind 112 bytes of signals and times, the seventeenth register.
+    fn rip(&self) -> u64 {
+        let elf = self.elf();
+        let headers = elf.elf_program_headers();
+        let notes = headers.iter().find_map(|header| header.notes(elf.endian(), elf.data()).ok().flatten());
+        let mut notes = notes.expect("a core file has notes");
+        while let Some(note) = notes.next().expect("its notes are whole") {
+            if note.n_type(elf.endian()) == elf::NT_PRSTATUS {
+                let rip = note.desc().get(112 + 16 * 8..).and_then(<[u8]>::first_chunk);
+                return u64::from_le_bytes(*rip.expect("registers are inside"));
+            }
+        }
+        panic!("no note has registers");
     }
 
     /// Expects each page that the tables at `cr3` map to be in the file with the guest's bytes and rights, and no other
@@ -89,12 +104,40 @@ fn every_mapped_page_is_there_with_the_guests_bytes_and_rights() {
 }
 
 #[test]
-fn after_a_triple_fault_memory_is_there_whatever_became_of_the_registers() {
-    let dead = Dead::of(probe("write-null").run());
+fn after_a_triple_fault_the_registers_are_those_of_the_death() {
+    let dead = Dead::of(probe("without-idt write-null").run());
     let vm = &dead.finished.vm;
-    assert!(matches!(dead.remarks[..], [] | [Remark::RegistersLost]), "{:?}", dead.remarks);
+    assert!(matches!(dead.remarks[..], [] | [Remark::Repeated]), "{:?}", dead.remarks);
     // The probe has not changed CR3: the tables of the start are those of the end.
     dead.shows_what_is_mapped_at(vm.map().page_tables().start.0);
+    let death = vm.symbols().frames(Gva(dead.rip()));
+    assert!(
+        death.iter().any(|frame| frame.function.as_deref() == Some("core::ptr::write_volatile")),
+        "{death:?}"
+    );
+}
+
+#[test]
+fn registers_that_are_lost_leave_memory_and_a_remark() {
+    let finished = probe("without-idt write-null").run();
+    let vcpu = finished.vm.vcpu();
+    // As kvm_amd does at a shutdown.
+    let mut special = vcpu.special_registers().expect("a vCPU tells its registers");
+    (special.cr0, special.cr3, special.cr4, special.efer) = (0x10, 0, 0, 0);
+    (special.cs.selector, special.cs.base, special.cs.l, special.cs.db) = (0xF000, 0xFFFF_0000, 0, 0);
+    vcpu.set_special_registers(&special).expect("the registers of a reset");
+    let general = kvm_bindings::kvm_regs { rip: 0xFFF0, rflags: 2, ..Default::default() };
+    vcpu.set_registers(&general).expect("the registers of a reset");
+
+    let dead = Dead::of(finished);
+
+    let tables = dead.finished.vm.map().page_tables().start.0;
+    match &dead.remarks[..] {
+        [Remark::RegistersLost(_)] => assert_eq!(dead.rip(), 0xFFF0),
+        // Where the journal was kept, the death can be repeated.
+        remarks => assert_eq!(remarks, [Remark::Repeated]),
+    }
+    dead.shows_what_is_mapped_at(tables);
 }
 
 #[test]
@@ -138,6 +181,7 @@ fn vmm_run_leaves_a_core_file_of_deaths_and_no_other() {
     for (words, code) in [
         (&["--", "panic"][..], 101),
         (&["--", "write-null"], 102),
+        (&["--", "without-idt", "write-null"], 102),
         (&["--", "halt-with-interrupts"], 102),
         (&["--timeout", "300ms", "--", "spin"], 124),
         (&["--core-always", "--", "exit", "0"], 0),

@@ -20,7 +20,7 @@ Usage: cargo xtask run [PROGRAM] [--release|--debug] [--no-debug-info] [--kvm ho
 PROGRAM is a name that `cargo xtask list` shows, or the path of an ELF file; without it, 01_hello runs.
 
 --no-debug-info builds the program with the names of its functions alone, as a stripped kernel has them: then reports tell
-no files and lines, and say so.
+no files and lines, and say so. Of an ELF file that is there already, reports leave them out.
 
 --kvm qemu does without /dev/kvm: QEMU emulates a CPU on which Linux runs with its kvm_amd, and the VMM runs there. It
 needs qemu-system-x86, and a Linux kernel: Debian's, which apt fetches, or --kernel FILE --modules DIR.
@@ -53,12 +53,6 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
         need_kvm()?;
     }
     let image = match &request.image {
-        Image::File(path) if request.debug_info == DebugInfo::None => {
-            bail!(
-                "`--no-debug-info` is for programs that are built here; {} is there already",
-                path.display()
-            )
-        }
         Image::File(path) => path.clone(),
         Image::Program(name) => guest::build_with(name, request.profile, request.debug_info)?,
     };
@@ -147,6 +141,9 @@ impl Request {
                 _ => request.vmm_options.push(word.clone()),
             }
         }
+        if matches!(request.image, Image::File(_)) && request.debug_info == DebugInfo::None {
+            request.vmm_options.push("--no-debug-info".into());
+        }
         Ok(request)
     }
 }
@@ -190,6 +187,11 @@ mod tests {
     fn no_debug_info_is_asked_of_the_builder_and_not_of_the_vmm() {
         let request = request(&["probe", "--no-debug-info", "--", "panic"]);
         assert_eq!((request.debug_info, request.vmm_options), (DebugInfo::None, Vec::new()));
+    }
+
+    #[test]
+    fn of_a_file_that_is_there_the_vmm_leaves_debug_info_out() {
+        assert_eq!(request(&["./kernel.elf", "--no-debug-info"]).vmm_options, ["--no-debug-info"]);
     }
 
     #[test]

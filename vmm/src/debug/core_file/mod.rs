@@ -30,7 +30,7 @@ use shared_abi::addr::PAGE_SIZE;
 use x86_64::registers::control::EferFlags;
 
 use self::segments::Segments;
-use crate::debug::CpuState;
+use crate::debug::{CpuState, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::largest_file;
 use crate::memory::GuestMemory;
@@ -48,10 +48,12 @@ pub struct CoreFile {
 }
 
 /// What a core file cannot tell, and why.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Remark {
-    /// The CPU was reset by the triple fault.
-    RegistersLost,
+    /// KVM lost the registers, and the guest was run once more.
+    Repeated,
+    /// KVM lost the registers, and why the guest could not be run once more.
+    RegistersLost(String),
     /// The guest's page tables map more than a file has headers for.
     Cut,
     /// The guest uses page tables of another kind than 64-bit mode has.
@@ -62,9 +64,13 @@ impl fmt::Display for Remark {
     /// A sentence without a full stop.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::RegistersLost => {
-                "the registers are those of a reset, as this KVM keeps no others after a triple fault; memory is shown as \
-                 the page tables of the start map it"
+            Self::Repeated => repeat::REMARK,
+            Self::RegistersLost(why) => {
+                return write!(
+                    f,
+                    "the registers are those of a reset, as this host's KVM loses them when a guest dies, and {why}; memory \
+                     is shown as the page tables of the start map it"
+                );
             }
             Self::Cut => {
                 "the guest's page tables map more ranges than a core file has headers for, and the last are missing"
@@ -99,22 +105,48 @@ impl CoreFile {
 
     /// Writes the machine as it is now: `report` says why it stopped. What the file cannot tell is in the answer.
     ///
+    /// Where KVM loses the registers of a guest that dies, the guest is [repeated](Vm::repeat), and this is written.
+    ///
     /// # Errors
     /// [`Error::CoreFile`], and then no file is left; [`Error::Kvm`] when registers cannot be read.
     pub fn write(mut self, vm: &Vm, report: &RunReport) -> Result<Vec<Remark>> {
-        let cpu = registers(vm, report)?;
+        let now = vm.cpu_state()?;
+        let is_lost = report.stop == StopReason::TripleFault && now.is_reset();
+        let remarks = match is_lost.then(|| vm.repeat(report)) {
+            None => self.write_machine(vm, &registers(&now, report), vm, report)?,
+            Some(Ok(caught)) => {
+                let mut remarks = self.write_machine(&caught.vm, &caught.state, vm, report)?;
+                remarks.push(Remark::Repeated);
+                remarks
+            }
+            Some(Err(why)) => {
+                let mut remarks = self.write_machine(vm, &now, vm, report)?;
+                remarks.push(Remark::RegistersLost(why));
+                remarks
+            }
+        };
+        self.is_kept = true;
+        Ok(remarks)
+    }
+
+    /// Writes the memory of `vm` with the registers `cpu`, and what is known of the run of `original`.
+    fn write_machine(
+        &self,
+        vm: &Vm,
+        cpu: &CpuState,
+        original: &Vm,
+        report: &RunReport,
+    ) -> Result<Vec<Remark>> {
         let mut remarks = Vec::new();
-        let tables = tables(&cpu, vm, &mut remarks);
+        let tables = tables(cpu, vm, &mut remarks);
         let extents = touched::extents(vm.memory(), GAP);
         let segments = Segments::of(tables, vm.memory(), &extents);
         if segments.are_cut {
             remarks.push(Remark::Cut);
         }
-        let notes = notes::notes(vm, &cpu, report)?;
-
+        let notes = notes::notes(original, cpu, &vm.vcpu().fpu()?, report);
         let written = self.write_parts(&segments, &notes, vm.memory(), &extents);
         written.map_err(|source| Error::CoreFile { path: self.path.clone(), source })?;
-        self.is_kept = true;
         Ok(remarks)
     }
 
@@ -183,7 +215,6 @@ static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 /// CR3 of the tables that say what is where, or `None` when addresses are physical.
 fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
     if cpu.is_reset() {
-        remarks.push(Remark::RegistersLost);
         return Some(vm.map().page_tables().start.0);
     }
     let cr3 = cpu.page_tables()?;
@@ -195,12 +226,11 @@ fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
 }
 
 /// The registers of the place of death: those that an exception interrupted, where the guest has told them.
-fn registers(vm: &Vm, report: &RunReport) -> Result<CpuState> {
-    let now = vm.cpu_state()?;
-    Ok(match &report.stop {
-        StopReason::Exception(frame) => CpuState::interrupted(frame, &now),
-        _ => now,
-    })
+fn registers(now: &CpuState, report: &RunReport) -> CpuState {
+    match &report.stop {
+        StopReason::Exception(frame) => CpuState::interrupted(frame, now),
+        _ => *now,
+    }
 }
 
 #[cfg(test)]

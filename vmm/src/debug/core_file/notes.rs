@@ -12,7 +12,6 @@ use shared_abi::exception::Vector;
 use shared_abi::{ExceptionFrame, exit_code};
 
 use crate::debug::CpuState;
-use crate::error::Result;
 use crate::next::StopReason;
 use crate::report::RunReport;
 use crate::vm::Vm;
@@ -24,17 +23,14 @@ const TEXT: NoteType = NoteType(u32::from_le_bytes(*b"Duet"));
 const THREAD: u32 = 1;
 
 /// All notes, one behind the other.
-///
-/// # Errors
-/// [`Error::Kvm`](crate::Error::Kvm).
-pub(super) fn notes(vm: &Vm, cpu: &CpuState, report: &RunReport) -> Result<Vec<u8>> {
+pub(super) fn notes(vm: &Vm, cpu: &CpuState, fpu: &kvm_fpu, report: &RunReport) -> Vec<u8> {
     let mut notes = Vec::new();
     // The name first: a debugger compares it with the image's before anything else.
     add(&mut notes, ELF_NOTE_CORE, NT_PRPSINFO, &process(vm));
     add(&mut notes, ELF_NOTE_CORE, NT_PRSTATUS, &status(cpu, signal(&report.stop)));
-    add(&mut notes, ELF_NOTE_CORE, NT_FPREGSET, &fpu_registers(&vm.vcpu().fpu()?));
+    add(&mut notes, ELF_NOTE_CORE, NT_FPREGSET, &fpu_registers(fpu));
     add(&mut notes, b"Duet", TEXT, text(cpu, report).as_bytes());
-    Ok(notes)
+    notes
 }
 
 /// Adds a note: sizes, type, name with a NUL, contents; both padded to 4 bytes (System V ABI, chapter 5).
