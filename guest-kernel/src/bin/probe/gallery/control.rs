@@ -3,8 +3,6 @@
 use core::arch::asm;
 use core::hint::black_box;
 
-use guest_kernel::cpu::halt;
-
 use super::{Death, death};
 
 pub(crate) const DEATHS: &[Death] = &[
@@ -19,17 +17,17 @@ pub(crate) const DEATHS: &[Death] = &[
     death("endless-wait", "halts until an interrupt comes, and none can", endless_wait),
 ];
 
-/// Page 16 is free RAM, and zero: tables without an entry.
+/// Page 16 is free RAM, and zero: tables without an entry. The next instruction is what cannot be fetched.
 fn bad_cr3() {
     // SAFETY: None.
     // DIES HERE: bad-cr3
-    unsafe { asm!("mov cr3, {}", in(reg) black_box(0x1_0000_u64)) };
+    unsafe { asm!("mov cr3, {}", "nop", in(reg) black_box(0x1_0000_u64)) };
 }
 
 fn cr3_outside_ram() {
     // SAFETY: None.
     // DIES HERE: cr3-outside-ram
-    unsafe { asm!("mov cr3, {}", in(reg) black_box(0x7000_0000_u64)) };
+    unsafe { asm!("mov cr3, {}", "nop", in(reg) black_box(0x7000_0000_u64)) };
 }
 
 fn pae_off() {
@@ -73,13 +71,12 @@ fn stack_nowhere() {
 }
 
 fn endless_loop() {
-    while black_box(true) {
-        // DIES HERE: endless-loop
-        black_box(());
-    }
+    // DIES HERE: endless-loop
+    while black_box(true) {}
 }
 
 fn endless_wait() {
+    // SAFETY: None.
     // DIES HERE: endless-wait
-    halt::wait_for_interrupt();
+    unsafe { asm!("sti", "hlt") };
 }

@@ -32,8 +32,8 @@ fn unknown_port_in() {
 fn unknown_port_string() {
     let text = black_box(*b"text");
     // SAFETY: None.
-    // DIES HERE: unknown-port-string
     unsafe {
+        // DIES HERE: unknown-port-string
         asm!("rep outsb", in("dx") 0x3F8_u16, inout("rcx") text.len() => _, inout("rsi") text.as_ptr() => _)
     };
 }

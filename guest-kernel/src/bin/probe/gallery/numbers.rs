@@ -23,8 +23,8 @@ fn div_by_zero() {
 
 fn quotient_overflow() {
     // SAFETY: None.
-    // DIES HERE: quotient-overflow
     unsafe {
+        // DIES HERE: quotient-overflow
         asm!("idiv {}", in(reg) black_box(-1_i64), inout("rax") i64::MIN => _, inout("rdx") -1_i64 => _)
     };
 }

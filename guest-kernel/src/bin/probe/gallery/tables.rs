@@ -1,6 +1,7 @@
 //! Deaths by the tables of exceptions: what follows when an exception does not find its handler.
 
 use core::arch::asm;
+use core::hint::black_box;
 use core::ptr;
 
 use super::{Death, death};
@@ -12,7 +13,7 @@ pub(crate) const DEATHS: &[Death] = &[
     death("gate-absent", "has a gate that is not present", gate_absent),
     death("gate-selector", "has a gate into a segment that the GDT does not have", gate_selector),
     death("gate-nowhere", "has a gate to where no code is", gate_nowhere),
-    death("ist-nowhere", "has an interrupt stack that nobody has made", ist_nowhere),
+    death("ist-nowhere", "has a page fault whose stack nobody has made", ist_nowhere),
 ];
 
 /// What `lidt` reads and `sidt` writes.
@@ -26,6 +27,7 @@ const GATES: usize = 32;
 const GATE_SIZE: u16 = 16;
 const LIMIT: u16 = GATES as u16 * GATE_SIZE - 1;
 const INVALID_OPCODE: usize = 6;
+const PAGE_FAULT: usize = 14;
 const DOUBLE_FAULT: usize = 8;
 
 /// A copy of the kernel's table, to be spoilt; a byte more, to be misaligned.
@@ -100,8 +102,8 @@ fn gate_nowhere() {
 
 /// Bits 34 to 32 choose a stack of the TSS, and the kernel's has none but the first: there is a 0.
 fn ist_nowhere() {
-    spoil(&[INVALID_OPCODE, DOUBLE_FAULT], |gate| gate & !(0b111 << 32) | 2 << 32);
+    spoil(&[PAGE_FAULT, DOUBLE_FAULT], |gate| gate & !(0b111 << 32) | 2 << 32);
     // SAFETY: None.
     // DIES HERE: ist-nowhere
-    unsafe { asm!("ud2") };
+    unsafe { ptr::write_volatile(black_box(8_u64) as *mut u64, 1) };
 }
