@@ -5,6 +5,7 @@
 #![cfg(test)]
 
 mod add_a_hypercall;
+mod autopsy;
 mod boot;
 mod console;
 mod core_file;

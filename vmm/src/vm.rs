@@ -97,7 +97,6 @@ impl Vm {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
-        self.runs += 1;
         let stop = self.session()?.resume(observer)?;
         let rip = match &stop {
             StopReason::Exception(frame) => Some(Gva(frame.rip)),
@@ -112,6 +111,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Stop`].
     pub fn session(&mut self) -> Result<Session<'_>> {
+        self.runs += 1;
         Session::start(self)
     }
 

@@ -56,7 +56,12 @@ impl BacktraceFrame {
     /// Whether the function is the user's own, not of Rust's library: what a user can change.
     #[must_use]
     pub fn is_own(&self) -> bool {
-        let of_library = self.file.as_ref().is_some_and(|file| file.starts_with("library/"));
+        let of_library = match &self.file {
+            Some(file) => file.starts_with("library/"),
+            None => self.function.as_deref().is_some_and(|name| {
+                ["core::", "alloc::", "<core::", "<alloc::"].iter().any(|start| name.starts_with(start))
+            }),
+        };
         let intrinsic = self.function.as_deref().is_some_and(|name| {
             name.starts_with("compiler_builtins::")
                 || ["memset", "memcpy", "memmove", "memcmp"].contains(&name)

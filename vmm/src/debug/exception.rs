@@ -100,6 +100,12 @@ impl Exception {
         Self { vector: vector::PF, error: Some(error), address: Some(address) }
     }
 
+    /// Whether it is a page fault of an instruction fetch.
+    #[must_use]
+    pub fn is_fetch(&self) -> bool {
+        self.vector == vector::PF && self.error.is_some_and(|error| error & page_fault::FETCH != 0)
+    }
+
     /// What was tried, in a few words: `write to 0x8` of a page fault, else the exception's name.
     #[must_use]
     pub fn action(&self) -> String {

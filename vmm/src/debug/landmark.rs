@@ -97,15 +97,15 @@ impl Landmarks<'_> {
                 "the guard page below the stack for double faults: its handler needs more than there is",
                 Some(hints::OVERFLOW),
             ),
-            RegionKind::FaultStack => Landmark::new("the stack for double faults", None),
-            RegionKind::Stack => Landmark::new("the stack", None),
+            RegionKind::FaultStack => Landmark::new(format!("the stack for double faults ({rights})"), None),
+            RegionKind::Stack => Landmark::new(format!("the stack ({rights})"), None),
             RegionKind::BootInfo => {
                 Landmark::new(format!("the boot info ({rights})"), Some(hints::READ_ONLY))
             }
             RegionKind::Arguments => {
                 Landmark::new(format!("the arguments ({rights})"), Some(hints::READ_ONLY))
             }
-            RegionKind::PageTables => Landmark::new("the page tables of the start", None),
+            RegionKind::PageTables => Landmark::new(format!("the page tables of the start ({rights})"), None),
             RegionKind::Image => Landmark::new(self.in_image(region, gva), None),
             RegionKind::Free => {
                 let below_guard =
@@ -117,7 +117,7 @@ impl Landmarks<'_> {
                         Some(hints::OVERFLOW),
                     )
                 } else {
-                    Landmark::new("free RAM", None)
+                    Landmark::new(format!("free RAM ({rights})"), None)
                 }
             }
         }
@@ -145,4 +145,49 @@ pub mod hints {
     pub const BEYOND_RAM: &str =
         "the address is not in RAM: give more with --memory, or look for a wrong length or index";
     pub const READ_ONLY: &str = "the host's words to the guest are read-only: copy them before changing them";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::elf_headers::Segment;
+    use crate::boot::region::Rights;
+    use crate::config::{Backing, PageSize};
+
+    #[test]
+    fn every_kind_of_address_is_told_with_what_it_most_often_means() {
+        let size = "16M".parse().expect("a size");
+        let text = Segment {
+            index: 0,
+            start: Gpa(0x10_0000),
+            end: Gpa(0x10_1000),
+            file_offset: 0,
+            file_size: 0,
+            rights: Rights::ReadExecute,
+        };
+        let map = GuestMap::plan(size, &[text], PageSize::Size2M).expect("it fits");
+        let memory = GuestMemory::allocate(size, Backing::default()).expect("RAM");
+        let symbols = Symbols::none("made up".to_owned());
+        let landmarks = Landmarks { map: &map, memory: &memory, symbols: &symbols };
+        let mut state = CpuState::default();
+        for (gva, what) in [
+            (8, "page 0: null dereference"),
+            (u64::MAX - 8, "a null pointer minus something"),
+            (1 << 47, "a non-canonical address"),
+            (layout::BOOT_INFO.0, "the boot info (r--)"),
+            (layout::STACK_GUARD.0, "the guard page below the stack: stack overflow"),
+            (layout::STACK.0, "the stack (rw-)"),
+            (0x10_0000, "the image's memory (r-x)"),
+            (0x20_0000, "free RAM (rw-)"),
+            (0x100_0000, "beyond RAM, which ends at 0x1000000"),
+            (0xC000_0000, "the device hole"),
+        ] {
+            let told = landmarks.at(Gva(gva), &state).what;
+            assert!(told.contains(what), "{gva:#x}: {told:?} is not {what:?}");
+        }
+
+        // A frame larger than the guard page steps over it.
+        state.general.rsp = 0x3_0000;
+        assert!(landmarks.at(Gva(0x3_0000), &state).what.contains("stack overflow"));
+    }
 }

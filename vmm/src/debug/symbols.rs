@@ -271,7 +271,7 @@ const MAX_INLINED: usize = 64;
 fn place(location: Option<&Location<'_>>, folder: &str) -> Frame {
     let Some(location) = location else { return Frame::default() };
     Frame {
-        file: location.file.map(|file| shortened(file, folder)),
+        file: location.file.map(|file| printable(&shortened(file, folder))),
         line: location.line.filter(|&line| line > 0),
         column: location.column.filter(|&column| column > 0),
         ..Frame::default()
@@ -300,7 +300,16 @@ fn shortened(file: &str, folder: &str) -> String {
 
 /// A Rust name as people write it, without the hash; any other name as it is.
 fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
+    printable(&format!("{:#}", rustc_demangle::demangle(name)))
+}
+
+/// The longest name that is shown, in characters. An image may hold any.
+const MAX_NAME: usize = 1000;
+
+/// Text of an image as it may be shown: on one line, moving no cursor, of bounded length.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(MAX_NAME).map(shown).collect()
 }
 
 #[cfg(test)]
@@ -325,6 +334,12 @@ mod tests {
         assert_eq!(symbols.function_at(Gva(0x28)), None, "it is behind the function's end");
         assert_eq!(symbols.address_of("main"), Some(Gva(0x20)));
         assert_eq!(symbols.address_of("ain"), None);
+    }
+
+    #[test]
+    fn no_name_moves_a_cursor_or_fills_a_screen() {
+        assert_eq!(demangled("evil\u{1b}[2J\n"), "evil\u{fffd}[2J\u{fffd}");
+        assert_eq!(demangled(&"a".repeat(1 << 20)).len(), MAX_NAME);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod calls;
+mod chance;
 mod ends;
 mod faults;
 mod files;
@@ -22,7 +23,8 @@ entry!(main);
 type Deed = (&'static str, fn());
 
 fn main() {
-    let own = [ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS];
+    let own =
+        [ends::DEEDS, prints::DEEDS, calls::DEEDS, chance::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS];
     let deeds = || own.into_iter().flatten();
     let name = words().next().unwrap_or("list");
     if arguments().next() == Some(WITHOUT_IDT) {

@@ -44,6 +44,7 @@ impl Evidence<'_> {
             _ => stopped::diagnose(self),
         };
         self.name_culprit(&mut diagnosis);
+        diagnosis.facts.extend(self.report.earlier_panic());
         if !matches!(self.symbols.detail(), Detail::Lines) {
             diagnosis.remarks.push(self.symbols.detail().to_string());
         }
@@ -176,14 +177,23 @@ impl Evidence<'_> {
         if exception.address == Some(state.rip()) {
             self.tell_lost_code(diagnosis, state);
         }
+        if exception.address.is_some_and(|address| !self.is_code_at_start(address)) && exception.is_fetch() {
+            // What stands there, if anything, is no code.
+            diagnosis.instruction = None;
+        }
+    }
+
+    /// Whether the tables of the start have code at `gva`.
+    fn is_code_at_start(&self, gva: Gva) -> bool {
+        let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
+        at_start.translate(gva).is_some_and(|mapping| mapping.executable)
     }
 
     /// What may have happened when the code itself cannot be fetched.
     fn tell_lost_code(&self, diagnosis: &mut Diagnosis, state: &CpuState) {
         let tables = self.map.page_tables().start;
-        let at_start = GuestSpace::with_page_tables(self.memory, tables.0).translate(state.rip());
         let is_start = state.special.cr3 & !0xFFF == tables.0;
-        if at_start.is_some_and(|mapping| mapping.executable) && !is_start {
+        if self.is_code_at_start(state.rip()) && !is_start {
             let cr3 = state.special.cr3;
             diagnosis
                 .facts
