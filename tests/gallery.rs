@@ -65,7 +65,7 @@ impl Death {
     fn of(name: &'static str) -> Self {
         let mut death = probe(name);
         if ENDLESS.contains(&name) {
-            death.config.timeout = Some(patiently(Duration::from_millis(500)));
+            death.config.timeout = Some(patiently(Duration::from_secs(1)));
         }
         let finished = death.run();
         let diagnosis = finished.vm.diagnose(&finished.report);

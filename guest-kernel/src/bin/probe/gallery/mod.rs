@@ -27,15 +27,12 @@ const fn death(name: &'static str, about: &'static str, deed: fn()) -> Death {
 }
 
 /// All of them.
-pub(crate) fn deaths() -> impl Iterator<Item = &'static Death> {
-    let rooms = [
-        memory::DEATHS,
-        jumps::DEATHS,
-        numbers::DEATHS,
-        control::DEATHS,
-        tables::DEATHS,
-        panics::DEATHS,
-        devices::DEATHS,
-    ];
-    rooms.into_iter().flatten()
-}
+pub(crate) const ROOMS: &[&[Death]] = &[
+    memory::DEATHS,
+    jumps::DEATHS,
+    numbers::DEATHS,
+    control::DEATHS,
+    tables::DEATHS,
+    panics::DEATHS,
+    devices::DEATHS,
+];
