@@ -163,7 +163,7 @@ deaths! {
             => ["#PF: write to 0x3f…", "pushing the frame to the stack at 0x3f…", "#DF", "handler at 0x…"];
         huge_local: "#PF: write to 0x3f…, the guard page below the stack: stack overflow";
         misaligned_sse: "#GP: general protection: 0x… is no multiple of 16, as `movaps xmm0, xmmword ptr […]` needs it";
-        reserved_bit: "#PF: read of 0x8000000000, behind PML4[1], which has a reserved bit set";
+        reserved_bit: "#PF: read of 0x8000000000, as PML4[1] has a reserved bit set";
         write_protected: "#PF: write to 0x2000, the arguments (r--)";
 
         null_call: "#PF: instruction fetch from 0x0, page 0: null dereference";

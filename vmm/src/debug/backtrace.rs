@@ -93,17 +93,17 @@ impl Backtrace {
     /// Unwinds the stack that `state` has.
     #[must_use]
     pub fn unwind(state: &CpuState, memory: &GuestMemory, symbols: &Symbols) -> Self {
-        let (pcs, mut end) = Unwinder { state, space: state.space(memory), symbols }.run();
+        let (pcs, interrupted, mut end) = Unwinder { state, space: state.space(memory), symbols }.run();
         let mut frames = Vec::new();
         let mut rest = pcs.as_slice();
-        let mut is_first = true;
         while let [pc, behind @ ..] = rest {
             if frames.len() >= MAX_FRAMES {
                 end = Some(format!("{} more calls are not shown", rest.len()));
                 break;
             }
-            frames.extend(functions(*pc, is_first, symbols));
-            is_first = false;
+            let number = pcs.len() - rest.len();
+            let is_next_to_run = number == 0 || interrupted.contains(&number);
+            frames.extend(functions(*pc, is_next_to_run, symbols));
             rest = behind;
             if let Some((cycle, repeated)) = cycle_before(&pcs, rest) {
                 if let Some(last) = frames.last_mut() {
@@ -119,8 +119,10 @@ impl Backtrace {
     #[must_use]
     pub fn without_panic(mut self) -> Self {
         let is_machinery = |frame: &BacktraceFrame| frame.function.as_deref().is_some_and(is_of_a_panic);
-        if let Some(last) = self.frames.iter().take(MAX_PANIC_FRAMES).rposition(is_machinery) {
-            self.frames.drain(..=last);
+        // The first run of them: below it may be a panic that this one interrupted.
+        if let Some(first) = self.frames.iter().take(MAX_PANIC_FRAMES).position(is_machinery) {
+            let run = self.frames.iter().skip(first).take_while(|frame| is_machinery(frame)).count();
+            self.frames.drain(..first + run);
             let own = self.frames.iter().position(BacktraceFrame::is_own);
             self.frames.drain(..own.unwrap_or_default());
         }
@@ -184,9 +186,9 @@ fn thousands(number: u64) -> String {
     grouped
 }
 
-/// The functions that `pc` is in. A return address may be the first byte of the next function.
-fn functions(pc: Gva, is_first: bool, symbols: &Symbols) -> Vec<BacktraceFrame> {
-    let asked = if is_first { pc } else { Gva(pc.0.saturating_sub(1)) };
+/// The functions that `pc` is in. A return address is behind its call, and may be the first byte of the next function.
+fn functions(pc: Gva, is_next_to_run: bool, symbols: &Symbols) -> Vec<BacktraceFrame> {
+    let asked = if is_next_to_run { pc } else { Gva(pc.0.saturating_sub(1)) };
     let mut found = symbols.frames(asked);
     if found.is_empty() {
         found.push(Frame::default());
@@ -221,10 +223,15 @@ struct Unwinder<'a> {
 }
 
 impl Unwinder<'_> {
-    /// RIP and the return addresses above it, and why they end when it is not by RBP 0.
-    fn run(&self) -> (Vec<Gva>, Option<String>) {
+    /// RIP and the return addresses above it; which of them are no return addresses but where an exception came; and
+    /// why they end when it is not by RBP 0.
+    fn run(&self) -> (Vec<Gva>, Vec<usize>, Option<String>) {
         let rip = self.state.rip();
         let mut pcs = vec![rip];
+        let mut interrupted = Vec::new();
+        if !self.is_code(rip) && self.is_of_an_exception(self.state.general.rsp) {
+            interrupted.push(pcs.len());
+        }
         pcs.extend(self.caller_outside_the_list());
         let mut rbp = self.state.general.rbp;
         let mut switches = 0;
@@ -246,6 +253,9 @@ impl Unwinder<'_> {
             if !self.is_code(pc) {
                 break Some(format!("the return address {pc} at {:#x} is no code", rbp.wrapping_add(8)));
             }
+            if interrupted.len() < MAX_FRAMES && self.is_of_an_exception(rbp.wrapping_add(8)) {
+                interrupted.push(pcs.len());
+            }
             pcs.push(pc);
             if next <= rbp && next != 0 {
                 switches += 1;
@@ -255,7 +265,19 @@ impl Unwinder<'_> {
             }
             rbp = next;
         };
-        (pcs, end)
+        (pcs, interrupted, end)
+    }
+
+    /// Whether what lies at `at` is what the CPU pushes for an exception: RIP, CS, RFLAGS (Intel SDM vol. 3A, 6.14.2).
+    fn is_of_an_exception(&self, at: u64) -> bool {
+        /// Bit 1 is always set, bits 3, 5 and 15 and those from 22 on never (Intel SDM vol. 1, figure 3-8).
+        const ALWAYS: u64 = 1 << 1;
+        const NEVER: u64 = !0x3F_FFFF | 1 << 3 | 1 << 5 | 1 << 15;
+        let selector = u64::from(self.state.special.cs.selector);
+        let is_flags = |word: u64| word & (ALWAYS | NEVER) == ALWAYS;
+        selector != 0
+            && self.word(at.wrapping_add(8)) == Some(selector)
+            && self.word(at.wrapping_add(16)).is_some_and(is_flags)
     }
 
     /// The caller's RBP and the return address.
