@@ -74,27 +74,19 @@ fn exception(deed: &str) -> ExceptionFrame {
 }
 
 #[test]
-fn an_exception_is_102_and_one_line() {
-    let seen = vmm_run("probe", &["--", "read-null"]);
-    assert_eq!(seen.code, Some(102));
-    assert!(
-        seen.stderr.starts_with("vmm: the guest died of #PF (page fault) at 0x8; RIP was 0x1"),
-        "{seen:?}"
-    );
-}
-
-#[test]
-fn a_triple_fault_is_102() {
-    let seen = vmm_run("probe", &["--", "without-idt", "read-null"]);
-    assert_eq!(seen.code, Some(102));
-    assert!(seen.stderr.starts_with("vmm: the guest died of a triple fault"), "{seen:?}");
+fn an_exception_is_102_and_so_is_a_triple_fault() {
+    for deed in [&["read-null"][..], &["without-idt", "read-null"]] {
+        let seen = vmm_run("probe", &[&["--"], deed].concat());
+        assert_eq!(seen.code, Some(102), "{seen:?}");
+        assert!(seen.stderr.starts_with("vmm: the guest died: #PF: read of 0x8"), "{seen:?}");
+    }
 }
 
 #[test]
 fn an_exception_that_no_cpu_has_is_told_as_such() {
     let seen = vmm_run("probe", &["--", "false-frame"]);
     assert_eq!(seen.code, Some(102));
-    let told = "the guest died of an exception with the reserved vector 18446744073709551615";
+    let told = "the guest died: vector 255: an interrupt";
     assert!(seen.stderr.contains(told), "{seen:?}");
 }
 

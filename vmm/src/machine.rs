@@ -15,7 +15,7 @@ use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
 use crate::guest_space::GuestBuffer;
-use crate::hypercall::{Answer, Files, PanicText};
+use crate::hypercall::{Answer, Files, Journal, PanicText};
 use crate::input::Input;
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
@@ -49,6 +49,7 @@ pub struct Machine {
     log: Log,
     files: Mutex<Files>,
     panic_text: Mutex<PanicText>,
+    journal: Mutex<Journal>,
 }
 
 /// What a machine is made of, beside the devices that every machine has.
@@ -110,6 +111,7 @@ impl Machine {
             log: parts.log,
             files: Mutex::new(parts.files),
             panic_text: Mutex::default(),
+            journal: Mutex::default(),
         }
     }
 
@@ -215,6 +217,11 @@ impl Machine {
     /// What the guest has said of its own panic.
     pub(crate) fn panic_text(&self) -> MutexGuard<'_, PanicText> {
         locked(&self.panic_text)
+    }
+
+    /// What the guest was told, where that is kept.
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        locked(&self.journal)
     }
 
     pub(crate) fn files(&self) -> MutexGuard<'_, Files> {

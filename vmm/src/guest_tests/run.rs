@@ -4,12 +4,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use shared_abi::exit_code;
+
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
+use crate::debug::Diagnosis;
 use crate::error::Result;
 use crate::guest_tests::budget;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
+use crate::next::StopReason;
+use crate::report::RunReport;
 use crate::vm::Vm;
 
 /// What all tests of a run have in common.
@@ -47,7 +52,17 @@ pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Ver
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");
     }
-    Ok(Verdict::of(test, report, instructions, printed, start.elapsed()))
+    let mut verdict = Verdict::of(test, report, instructions, printed, start.elapsed());
+    if !verdict.has_held() {
+        verdict.diagnosis = explain(&vm, &verdict.report);
+    }
+    Ok(verdict)
+}
+
+/// Why the guest ended so; nothing when it just said that it was done.
+fn explain(vm: &Vm, report: &RunReport) -> Option<Diagnosis> {
+    let has_chosen = matches!(report.stop, StopReason::Exited { code } if code != exit_code::PANICKED);
+    (!has_chosen).then(|| vm.diagnose(report))
 }
 
 /// A console that is seen and kept.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use shared_abi::exit_code;
 
+use crate::debug::Diagnosis;
 use crate::guest_tests::image::{End, GuestTest};
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
@@ -19,6 +20,8 @@ pub struct Verdict {
     pub report: RunReport,
     /// How many instructions the test executed, when that was counted.
     pub instructions: Option<u64>,
+    /// Why it ended so, when that is not what the test promises.
+    pub diagnosis: Option<Diagnosis>,
     /// What the guest printed.
     pub console: String,
     /// How long it took, from making the machine to its end.
@@ -45,7 +48,7 @@ impl Verdict {
         let complaints =
             [wrong_end, missing_print, too_many_exits, too_many_instructions].into_iter().flatten();
         let complaints = complaints.map(|what| format!("{}:{}: {what}", test.file, test.line)).collect();
-        Self { complaints, report, instructions, console, elapsed }
+        Self { complaints, report, instructions, diagnosis: None, console, elapsed }
     }
 
     /// Whether the test has kept what it promises.
@@ -107,7 +110,7 @@ impl fmt::Display for End {
 }
 
 impl fmt::Display for Verdict {
-    /// The complaints, each on its line; the report; the console. Without a newline at the end.
+    /// The complaints, each on its line; the report; the diagnosis; the console. Without a newline at the end.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for complaint in &self.complaints {
             writeln!(f, "{complaint}")?;
@@ -117,6 +120,9 @@ impl fmt::Display for Verdict {
             write!(f, "; RIP {rip}")?;
         }
         write!(f, "; exits: {}; {:.1?}", Kinds(&self.report.exits), self.elapsed)?;
+        if let Some(diagnosis) = &self.diagnosis {
+            write!(f, "\n{diagnosis}")?;
+        }
         match self.console.trim_end_matches('\n') {
             "" => write!(f, "\nconsole: nothing"),
             console => write!(f, "\nconsole:\n{console}"),

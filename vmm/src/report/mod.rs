@@ -40,6 +40,13 @@ impl RunReport {
             _ => false,
         }
     }
+
+    /// What the guest said of a panic before it ended in another way: `it had panicked at …`.
+    #[must_use]
+    pub fn earlier_panic(&self) -> Option<String> {
+        let ended_by_it = self.stop == StopReason::Exited { code: exit_code::PANICKED };
+        self.panic.as_ref().filter(|_| !ended_by_it).map(|words| format!("it had {}", Panicked(words)))
+    }
 }
 
 impl fmt::Display for RunReport {
@@ -57,8 +64,8 @@ impl fmt::Display for RunReport {
             (StopReason::Exception(_), Some(rip)) => write!(f, "; RIP was {rip}")?,
             (_, Some(rip)) => write!(f, "; RIP is {rip}")?,
         }
-        match &self.panic {
-            Some(words) => write!(f, "; it had {}", Panicked(words)),
+        match self.earlier_panic() {
+            Some(panic) => write!(f, "; {panic}"),
             None => Ok(()),
         }
     }
