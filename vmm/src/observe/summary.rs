@@ -56,7 +56,8 @@ pub struct KindRow {
 /// Exits of one line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LineRow {
-    /// The line of the program that led to them.
+    /// The line of the program that led to them; `None` for those of places beyond
+    /// [`MAX_SITES`](crate::observe::MAX_SITES), which are added up.
     pub caller: Option<Line>,
     /// The line of the instruction that left the guest.
     pub instruction: Option<Line>,
@@ -142,7 +143,9 @@ impl Summary {
 /// Why there are no lines, where there are none.
 fn missing(sites: &Sites, symbols: &Symbols) -> Option<String> {
     if sites.known().iter().any(|known| known.site.rip.is_none()) {
-        return Some("no lines: this host's KVM does not tell registers at an exit (KVM_CAP_SYNC_REGS)".to_owned());
+        return Some(
+            "no lines: this host's KVM does not tell registers at an exit (KVM_CAP_SYNC_REGS)".to_owned(),
+        );
     }
     (*symbols.detail() != Detail::Lines).then(|| symbols.detail().to_string())
 }
