@@ -170,7 +170,7 @@ fn a_port_or_an_address_without_device_names_the_access() {
 #[test]
 fn a_repeated_run_ends_where_the_first_did() {
     needs!(SingleStep);
-    for deed in ["write-null", "print-and-fault", "overflow-stack", "read-non-canonical"] {
+    for deed in ["write-null", "print-and-fault", "execute-stack", "read-non-canonical"] {
         let again = repeated(probe(&format!("without-idt {deed}"))).expect(deed);
         assert_eq!(again.first, again.second, "{deed}");
     }
