@@ -1,8 +1,14 @@
 //! Why guests die, as the host tells it: cause, function, line, the way there.
 
+use std::time::{Duration, Instant};
+
 use kvm_bindings::kvm_regs;
-use vmm::debug::CpuState;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use shared_abi::{ExceptionFrame, Gpa};
 use vmm::debug::autopsy::End;
+use vmm::debug::{CpuState, Evidence};
+use vmm::exit::InstructionBytes;
 use vmm::{Contract, Diagnosis, StopReason};
 
 use crate::harness::elf::{Elf, RX, Segment};
@@ -126,8 +132,7 @@ fn an_instruction_that_kvm_lacks_is_disassembled() {
 
 #[test]
 fn a_guest_that_spins_is_told_where() {
-    let spin =
-        probe("spin").with(|config| config.timeout = Some(patiently(std::time::Duration::from_millis(100))));
+    let spin = probe("spin").with(|config| config.timeout = Some(patiently(Duration::from_millis(100))));
     let Finished { report, vm, .. } = spin.run();
     let diagnosis = vm.diagnose(&report);
     assert!(!diagnosis.died, "it was stopped: {diagnosis}");
@@ -170,7 +175,7 @@ fn a_port_or_an_address_without_device_names_the_access() {
 #[test]
 fn a_repeated_run_ends_where_the_first_did() {
     needs!(SingleStep);
-    for deed in ["write-null", "print-and-fault", "overflow-stack", "read-non-canonical"] {
+    for deed in ["write-null", "print-and-fault", "execute-stack", "read-non-canonical"] {
         let again = repeated(probe(&format!("without-idt {deed}"))).expect(deed);
         assert_eq!(again.first, again.second, "{deed}");
     }
@@ -264,4 +269,68 @@ fn optimised_guests_are_told_through_inlining() {
     let seen = vmm(&["run", image.to_str().expect("a path of letters"), "--", "without-idt", "write-null"]);
     assert!(seen.stderr.contains("#PF: write to 0x8, page 0: null dereference, in probe::"), "{seen:?}");
     assert!(seen.stderr.contains("guest-kernel/src/bin/probe/faults.rs:"), "{seen:?}");
+}
+
+/// Registers as chance has them, and as an attacker would.
+fn any_word() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        any::<u64>(),
+        0u64..0x100_0000,
+        (0u64..0x2_0000).prop_map(|offset| 0x10_0000 + offset),
+        Just(u64::MAX),
+        Just(0),
+        Just(1 << 47),
+    ]
+}
+
+#[test]
+fn no_registers_are_too_much_for_a_diagnosis() {
+    let Finished { report, vm, .. } = probe("without-idt write-null").run();
+    let symbols = vm.symbols();
+    let left = vm.cpu_state().expect("a vCPU has registers");
+    let stops = [
+        StopReason::TripleFault,
+        StopReason::Halted { interrupts_enabled: true },
+        StopReason::Interrupted,
+        StopReason::UnclaimedPort { port: 1, size: 1, written: None },
+        StopReason::UnclaimedMmio { gpa: Gpa(0xC000_0000), size: 1, written: Some(1) },
+        StopReason::EmulationFailure(InstructionBytes::default()),
+        StopReason::Exited { code: 101 },
+        StopReason::Exception(Box::default()),
+    ];
+    let mut runner = TestRunner::default();
+    let words = (proptest::collection::vec(any_word(), 12), 0..stops.len());
+    let outcome = runner.run(&words, |(words, stop)| {
+        let [rip, rsp, rbp, rax, rcx, rdx, rsi, rdi, cr3, idt, cr2, rflags] = words[..] else {
+            unreachable!()
+        };
+        let mut state = left;
+        state.general = kvm_regs { rip, rsp, rbp, rax, rcx, rdx, rsi, rdi, rflags, ..state.general };
+        state.special.cr2 = cr2;
+        state.special.idt.base = idt;
+        state.special.idt.limit = rdx as u16;
+        if rcx % 2 == 0 {
+            state.special.cr3 = cr3;
+        }
+        let mut stop = stops[stop].clone();
+        if let StopReason::Exception(frame) = &mut stop {
+            **frame =
+                ExceptionFrame { rip, rsp, rbp, cr2, vector: rax % 40, rdi, ..ExceptionFrame::default() };
+        }
+        let report = vmm::RunReport { stop, ..report.clone() };
+        let start = Instant::now();
+        let evidence = Evidence {
+            report: &report,
+            state: &state,
+            memory: vm.memory(),
+            map: vm.map(),
+            symbols: &symbols,
+            is_repeated: false,
+        };
+        let told = evidence.diagnose().to_string();
+        prop_assert!(start.elapsed() < patiently(Duration::from_secs(2)), "{told}");
+        prop_assert!(told.len() < 64 << 10, "{} bytes", told.len());
+        Ok(())
+    });
+    assert!(outcome.is_ok(), "{}", outcome.err().map(|error| error.to_string()).unwrap_or_default());
 }
