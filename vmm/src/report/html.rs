@@ -181,8 +181,14 @@ impl HtmlReport {
                 .facts
                 .into_iter()
                 .map(|fact| match fact.source {
-                    Some(origin) => Fact { name: fact.label, value: origin.to_string(), note: fact.text },
-                    None => Fact { name: fact.label, value: fact.text, note: String::new() },
+                    Some(origin) => Fact {
+                        name: fact.label.trim_end().to_owned(),
+                        value: origin.to_string(),
+                        note: fact.text,
+                    },
+                    None => {
+                        Fact { name: fact.label.trim_end().to_owned(), value: fact.text, note: String::new() }
+                    }
                 })
                 .collect(),
         });
