@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 
-use super::tables::{Rules, maps_page};
+use super::rules::{Rules, maps_page};
 use super::words::Hex;
 use crate::page_walk::Level;
 

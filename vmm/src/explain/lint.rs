@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use super::pieces::{Piece, Purpose};
-use super::tables::{EntryFault, MappedRun, Scan, canonical};
+use super::rules::canonical;
+use super::tables::{EntryFault, MappedRun, Scan};
 use super::words::{Hex, Span};
 use crate::debug::CpuState;
 
@@ -227,8 +228,9 @@ fn pieces_of<'a>(pieces: &'a [&'a Piece], run: &MappedRun) -> impl Iterator<Item
 
 #[cfg(test)]
 mod tests {
+    use super::super::rules::Rules;
     use super::super::tables::tests::memory;
-    use super::super::tables::{Limits, Rules, scan};
+    use super::super::tables::{Limits, scan};
     use super::*;
 
     /// 1 MiB of RAM: image up to 64 KiB, free behind it; nothing beyond.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! moment    which tables the machine uses, at its start or where it stopped
+//! rules     what the bits of an entry mean for a walk
 //! tables    everything that CR3 leads to, within limits      -> Scan
 //! pieces    what lies where in guest-physical memory         -> Piece
 //! map       both together, row by row                        -> MemoryMap
@@ -28,6 +29,7 @@ mod map_text;
 mod moment;
 mod peek;
 mod pieces;
+mod rules;
 mod run_answers;
 mod tables;
 mod text;
@@ -45,10 +47,9 @@ pub use map::{MemoryMap, Row};
 pub use moment::{Moment, When};
 pub use peek::{MAX_PEEK, Peek, PeekRequest, Space, parse_address};
 pub use pieces::Purpose;
+pub use rules::Rules;
 pub use run_answers::{PrintAnswer, ResultAnswer, RunAnswers, run, run_with};
-pub use tables::{
-    BadEntry, Entries, EntryFault, Limits, MappedRun, Rules, Scan, TablePage, read_table, scan,
-};
+pub use tables::{BadEntry, Entries, EntryFault, Limits, MappedRun, Scan, TablePage, read_table, scan};
 pub use text::{Fact, Section};
 pub use tree::{EntryLeads, EntryRun, TableNode, TableTree};
 pub use walk::{Page, Step, Walk};

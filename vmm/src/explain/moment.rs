@@ -5,7 +5,8 @@
 
 use serde::Serialize;
 
-use super::tables::{Limits, Rules, Scan, read_table, scan};
+use super::rules::Rules;
+use super::tables::{Limits, Scan, read_table, scan};
 use super::words::Hex;
 use crate::debug::CpuState;
 use crate::error::Result;

@@ -78,50 +78,52 @@ pub(super) struct Piece {
 /// Where guest-physical addresses end: an entry has no more bits.
 const END: u64 = 1 << 52;
 
-/// All of guest-physical memory in order, without gap and overlap. `tables` are those to be shown by name.
+/// All of guest-physical memory in order, without gap and overlap. `tables` are told by name; many of them folded, if
+/// `fold`.
 pub(super) fn pieces(vm: &Vm, tables: &[TablePage], fold: bool) -> Vec<Piece> {
+    let mut pieces = planned(vm);
+    pieces.extend(without_ram(vm));
+    pieces.sort_by_key(|piece| piece.gpa.start);
+    if tables.is_empty() { pieces } else { cut_by_tables(pieces, &named_tables(tables, fold)) }
+}
+
+/// RAM as it was planned, with the image's sections.
+fn planned(vm: &Vm) -> Vec<Piece> {
     let mut pieces = Vec::new();
     let sections = sections(vm);
     for region in vm.map().regions() {
-        let gpa = Span::new(region.start.0, region.end.0);
         let whole = Piece {
-            gpa,
+            gpa: Span::new(region.start.0, region.end.0),
             purpose: purpose(region.kind),
             name: region.kind.name().to_owned(),
             placed_at: Some(region.placed_at),
         };
-        match region.kind {
-            RegionKind::Image if sections.is_empty() => pieces.push(whole),
-            RegionKind::Image => {
-                let rest = Piece { name: "kernel image, no section".to_owned(), ..whole };
-                cut(&mut pieces, &rest, &sections, Purpose::Image);
-            }
-            _ => pieces.push(whole),
+        if region.kind == RegionKind::Image && !sections.is_empty() {
+            let rest = Piece { name: "kernel image, no section".to_owned(), ..whole };
+            cut(&mut pieces, &rest, &sections, Purpose::Image);
+        } else {
+            pieces.push(whole);
         }
     }
-    pieces.extend(without_ram(vm));
-    pieces.sort_by_key(|piece| piece.gpa.start);
-    if tables.is_empty() {
-        return pieces;
-    }
-    let tables = named_tables(tables, fold);
+    pieces
+}
+
+/// Cuts RAM by the tables that lie in it, wherever that is.
+fn cut_by_tables(pieces: Vec<Piece>, tables: &[(Span, String)]) -> Vec<Piece> {
     let mut with_tables = Vec::with_capacity(pieces.len() + tables.len());
-    let mut next = 0;
     for mut piece in pieces {
-        if piece.purpose == Purpose::UnusedPageTable {
-            "unused room for page tables".clone_into(&mut piece.name);
-        }
         if !piece.purpose.is_ram() {
             with_tables.push(piece);
             continue;
         }
-        // Both are sorted; a run of tables may reach into the next piece.
-        while tables.get(next).is_some_and(|(gpa, _)| gpa.end() <= piece.gpa.start) {
-            next += 1;
+        if piece.purpose == Purpose::UnusedPageTable {
+            "unused room for page tables".clone_into(&mut piece.name);
         }
-        let inside = tables.get(next..).unwrap_or_default();
+        // Both are sorted; a run of tables may reach into the next piece.
+        let behind =
+            tables.get(tables.partition_point(|(gpa, _)| gpa.end() <= piece.gpa.start)..).unwrap_or_default();
         let inside =
-            inside.get(..inside.partition_point(|(gpa, _)| gpa.start < piece.gpa.end())).unwrap_or_default();
+            behind.get(..behind.partition_point(|(gpa, _)| gpa.start < piece.gpa.end())).unwrap_or_default();
         cut(&mut with_tables, &piece, inside, Purpose::PageTable);
     }
     with_tables

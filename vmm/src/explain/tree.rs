@@ -5,7 +5,8 @@ use shared_abi::Gpa;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
 use super::moment::Moment;
-use super::tables::{ADDRESS_MASK, Entries, Rules, canonical, maps_page, read_table, table_size};
+use super::rules::{ADDRESS_MASK, Rules, canonical, maps_page, table_size};
+use super::tables::{Entries, read_table};
 use super::words::{Hex, Span};
 use crate::page_walk::Level;
 use crate::vm::Vm;

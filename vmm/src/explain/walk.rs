@@ -155,7 +155,7 @@ impl fmt::Display for Walk {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tables::Rules;
+    use super::super::rules::Rules;
     use super::*;
 
     fn walk(words: &[(u64, u64)], gva: u64) -> Walk {
