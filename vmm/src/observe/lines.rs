@@ -62,7 +62,8 @@ impl Lines {
 
 impl Line {
     fn of(gva: Gva, frame: Frame) -> Self {
-        Self { function: frame.function, file: frame.file, line: frame.line, address: gva.0 }
+        let (function, file) = (frame.function.map(on_one_line), frame.file.map(on_one_line));
+        Self { function, file, line: frame.line, address: gva.0 }
     }
 
     /// Whether it is neither of the guest kernel's library nor of Rust's. What has no name is the program's, and so is a
@@ -80,6 +81,11 @@ impl Line {
     fn is_the_start(&self) -> bool {
         self.function.as_deref() == Some("_start")
     }
+}
+
+/// A name of the image, without control characters: it goes to terminals.
+fn on_one_line(name: String) -> String {
+    if name.contains(char::is_control) { name.escape_default().to_string() } else { name }
 }
 
 /// The crate that a function of Rust is in: of `<T as Trait>::name` the type's, or the trait's where the type is of
@@ -103,6 +109,12 @@ mod tests {
 
     fn line(function: &str, file: &str) -> Line {
         Line { function: Some(function.to_owned()), file: Some(file.to_owned()), line: Some(1), address: 0 }
+    }
+
+    #[test]
+    fn a_name_cannot_speak_to_the_terminal() {
+        let frame = Frame { function: Some("a\u{1b}[2J\nb".to_owned()), ..Frame::default() };
+        assert_eq!(Line::of(Gva(0), frame).to_string(), "a\\u{1b}[2J\\nb");
     }
 
     #[test]

@@ -56,7 +56,8 @@ pub struct KindRow {
 /// Exits of one line.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LineRow {
-    /// The line of the program that led to them.
+    /// The line of the program that led to them; `None` for those of places beyond
+    /// [`MAX_SITES`](crate::observe::MAX_SITES), which are added up.
     pub caller: Option<Line>,
     /// The line of the instruction that left the guest.
     pub instruction: Option<Line>,

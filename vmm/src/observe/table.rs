@@ -13,21 +13,21 @@ impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "{:17} {:>9} {:>10} {:>10} {:>10} {:>7}",
+            "{:24} {:>9} {:>10} {:>10} {:>10} {:>7}",
             "exits by kind", "exits", "bytes", "in guest", "in host", "time"
         )?;
         for row in &self.kinds {
-            writeln!(f, "{:17} {}", row.kind.word(), self.cells(&row.tally))?;
+            writeln!(f, "{:24} {}", row.kind.word(), self.cells(&row.tally))?;
         }
-        writeln!(f, "{:17} {}", "all", self.cells(&self.total))?;
+        writeln!(f, "{:24} {}", "all", self.cells(&self.total))?;
         writeln!(f)?;
         writeln!(
             f,
-            "{:17} {:>9} {:>10} {:>10} {:>10} {:>7}  line",
+            "{:24} {:>9} {:>10} {:>10} {:>10} {:>7}  line",
             "exits by line", "exits", "bytes", "in guest", "in host", "time"
         )?;
         for row in self.lines.iter().take(SHOWN) {
-            writeln!(f, "{:17} {}  {}", row.what(), self.cells(&row.tally), row.place())?;
+            writeln!(f, "{:24} {}  {}", row.what(), self.cells(&row.tally), row.place())?;
         }
         let left = self.lines.len().saturating_sub(SHOWN);
         if left > 0 {
