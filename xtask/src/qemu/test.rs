@@ -19,7 +19,7 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 12] = [
+const NEED_THIS_COMPUTER: [(&str, &str); 13] = [
     ("add_a_hypercall::", "needs cargo and the sources"),
     ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
@@ -30,6 +30,7 @@ const NEED_THIS_COMPUTER: [(&str, &str); 12] = [
     ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
     ("images::what_is_no_file_is_refused", "needs mkfifo"),
     ("invariants::", "needs the sources"),
+    ("report_page::", "needs Chromium"),
     ("second_kvm::", "needs QEMU"),
     ("xtask_commands::", "needs cargo and the sources"),
 ];

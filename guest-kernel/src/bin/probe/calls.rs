@@ -22,7 +22,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("random", random),
     ("arguments-by-call", arguments_by_call),
     ("log", log),
-    ("log-words", || arguments().skip(1).for_each(|word| log_word(word))),
+    ("log-words", || arguments().skip(1).for_each(log_word)),
     ("marks", marks),
     ("open-marks", || (0..number()).for_each(|_| mark::begin("never ended"))),
     ("unbegun-marks", || (0..number()).for_each(|_| mark::end())),
