@@ -31,6 +31,7 @@ mod map;
 mod page_rights;
 mod page_tables;
 mod report;
+mod report_page;
 mod second_kvm;
 mod stopping;
 mod timeline;

@@ -134,6 +134,7 @@ Examples:
   vmm run --trace=port=0xe9 kernel.elf # every exit for this port, as it happens
   vmm run --trace=hypercall,main kernel.elf
   vmm run --timeline run.json --stats-json stats.json kernel.elf
+  vmm run --report run.html kernel.elf # a page about the run, for a browser
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 

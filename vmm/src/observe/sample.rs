@@ -274,3 +274,42 @@ impl Observer for Sample {
         &self.counts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_lie_in_each_other_and_end_in_their_order() {
+        let mut kept = Kept { end_ns: 10, ..Kept::default() };
+        kept.begin("outer");
+        kept.end_ns = 20;
+        kept.begin("inner");
+        kept.end(30);
+        kept.end(40);
+        kept.end(50);
+        let seen: Vec<_> = kept.spans.iter().map(|span| (span.start_ns, span.end_ns, span.depth)).collect();
+        assert_eq!(seen, [(10, Some(40), 0), (20, Some(30), 1)]);
+    }
+
+    #[test]
+    fn a_guest_that_opens_spans_without_end_takes_no_more_memory() {
+        let mut kept = Kept::default();
+        let name = "x".repeat(MAX_TEXT + 1);
+        for _ in 0..10 * MAX_EVENTS {
+            kept.begin(&name);
+        }
+        assert_eq!((kept.open.len(), kept.spans.len()), (MAX_EVENTS, MAX_EVENTS));
+        assert_eq!(kept.spans[0].name.chars().count(), MAX_TEXT + 1, "the last letter says that it was cut");
+        for _ in 0..9 * MAX_EVENTS {
+            kept.end(7);
+        }
+        assert_eq!(
+            kept.spans.iter().filter(|span| span.end_ns.is_some()).count(),
+            0,
+            "those that are not kept"
+        );
+        kept.end(8);
+        assert_eq!(kept.spans[MAX_EVENTS - 1].end_ns, Some(8));
+    }
+}

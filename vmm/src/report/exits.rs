@@ -6,7 +6,26 @@ use crate::observe::{self, LineRow, Sampled, Summary, Tally};
 /// Lines that are shown as a table, those with most exits first.
 const SHOWN_LINES: usize = 100;
 /// Lines that are in the page at all.
-pub(super) const MAX_LINES: usize = 1000;
+const MAX_LINES: usize = 1000;
+
+/// Letters of a function's or file's name that are in the page: an image may have names of any length.
+const MAX_NAME: usize = 1000;
+
+/// Leaves out what no page needs: lines beyond [`MAX_LINES`], which it tells, and the ends of endless names.
+pub(super) fn cut(summary: &mut Summary) {
+    if summary.lines.len() > MAX_LINES {
+        let text = format!("only {MAX_LINES} of {} lines are here", summary.lines.len());
+        let before = summary.missing.take().map(|missing| missing + "; ").unwrap_or_default();
+        summary.missing = Some(before + &text);
+        summary.lines.truncate(MAX_LINES);
+    }
+    let rows = summary.lines.iter_mut().flat_map(|row| [&mut row.caller, &mut row.instruction]);
+    for name in rows.flatten().flat_map(|line| [&mut line.function, &mut line.file]).flatten() {
+        if let Some((end, _)) = name.char_indices().nth(MAX_NAME) {
+            name.truncate(end);
+        }
+    }
+}
 
 /// The two tables.
 pub(super) fn exits(summary: &Summary) -> Exits {
@@ -125,6 +144,40 @@ mod tests {
         for (number, text) in [(0, "0"), (999, "999"), (1000, "1,000"), (1_234_567, "1,234,567")] {
             assert_eq!(grouped(number), text);
         }
+    }
+
+    #[test]
+    fn many_lines_with_long_names_are_cut_and_the_page_says_so() {
+        let line = observe::Line {
+            function: Some("ü".repeat(MAX_NAME + 1)),
+            file: Some("main.c".to_owned()),
+            line: Some(1),
+            address: 0,
+        };
+        let row = LineRow {
+            caller: Some(line),
+            instruction: None,
+            kind: observe::Kind::PioOut,
+            port: Some(0xE9),
+            gpa: None,
+            call: None,
+            handler: None,
+            tally: Tally::default(),
+        };
+        let mut summary = Summary {
+            version: Summary::VERSION,
+            missing: None,
+            counts: observe::ExitCounts::default(),
+            total: Tally::default(),
+            kinds: Vec::new(),
+            lines: vec![row; MAX_LINES + 5],
+        };
+        cut(&mut summary);
+        assert_eq!(summary.lines.len(), MAX_LINES);
+        assert_eq!(summary.missing.as_deref(), Some("only 1000 of 1005 lines are here"));
+        let line = summary.lines[0].caller.as_ref().expect("a line");
+        assert_eq!(line.function.as_ref().expect("a name").chars().count(), MAX_NAME);
+        assert_eq!(line.file.as_deref(), Some("main.c"));
     }
 
     #[test]

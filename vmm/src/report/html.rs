@@ -8,7 +8,7 @@
 use askama::Template as _;
 use serde::Serialize;
 
-use super::exits::{self, MAX_LINES, exits, grouped, short};
+use super::exits::{self, exits, grouped, short};
 use super::map::{self, MAX_ROWS};
 use super::page::{Answer, Answers as AnswersCard, Fact, Page, script_json};
 use super::registers::registers;
@@ -86,11 +86,7 @@ impl HtmlReport {
         let map_is_cut = map.rows.len() > MAX_ROWS;
         map.rows.truncate(MAX_ROWS);
         let mut summary = recording.stats.summary(&symbols);
-        if summary.lines.len() > MAX_LINES {
-            let text = format!("only {MAX_LINES} of {} lines are here", summary.lines.len());
-            summary.missing = Some(summary.missing.map_or(text.clone(), |missing| missing + "; " + &text));
-            summary.lines.truncate(MAX_LINES);
-        }
+        exits::cut(&mut summary);
         Ok(Self {
             report,
             answers,
@@ -181,8 +177,14 @@ impl HtmlReport {
                 .facts
                 .into_iter()
                 .map(|fact| match fact.source {
-                    Some(origin) => Fact { name: fact.label, value: origin.to_string(), note: fact.text },
-                    None => Fact { name: fact.label, value: fact.text, note: String::new() },
+                    Some(origin) => Fact {
+                        name: fact.label.trim_end().to_owned(),
+                        value: origin.to_string(),
+                        note: fact.text,
+                    },
+                    None => {
+                        Fact { name: fact.label.trim_end().to_owned(), value: fact.text, note: String::new() }
+                    }
                 })
                 .collect(),
         });

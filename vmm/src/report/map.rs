@@ -158,3 +158,74 @@ fn leaf(entry: String, run: &EntryRun, leads: &EntryLeads, rights: PageRights) -
         EntryLeads::ReservedBits(bits) => wrong(format!("bits {bits} are set and must not be"), true),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::explain::{Hex, Span};
+    use crate::page_walk::Level;
+
+    fn run(index: u16, count: u16, entry: u64, leads: EntryLeads) -> EntryRun {
+        let gva = Span { start: u64::from(index) << 12, size: u64::from(count) << 12 };
+        EntryRun { index, count, entry: Hex(entry), gva, leads }
+    }
+
+    fn table(level: Level, entries: Vec<EntryRun>) -> TableNode {
+        TableNode { level, gpa: Hex(0x1000), gva: Span { start: 0, size: 1 << 21 }, entries }
+    }
+
+    fn leaves(steps: &[TreeStep]) -> Vec<&Leaf> {
+        steps
+            .iter()
+            .filter_map(|step| match step {
+                TreeStep::Leaf(leaf) => Some(leaf),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_entry_takes_rights_away_from_all_below_it() {
+        let pages = || EntryLeads::Pages { gpa: Hex(0x5000), page_size: 4096 };
+        // Present, writable, user; without the execute-disable bit.
+        let pt = table(Level::Pt, vec![run(0, 3, 0x5007, pages())]);
+        for (entry, rights) in
+            [(0x2007, "rwxu"), (0x2005, "r-xu"), (0x2003, "rwx"), (1 << 63 | 0x2001, "r--")]
+        {
+            let pd = table(Level::Pd, vec![run(0, 1, entry, EntryLeads::Table(pt.clone()))]);
+            let mut steps = Vec::new();
+            open(&mut steps, "CR3".to_owned(), &pd, EVERYTHING);
+            let leaves = leaves(&steps);
+            assert_eq!(
+                (leaves[0].rights.as_str(), leaves[0].entry.as_str()),
+                (rights, "PT[0–2]"),
+                "{entry:#x}"
+            );
+            assert_eq!((leaves[0].bytes, leaves[0].gpa_start.as_str()), (3 << 12, "0x5000"));
+        }
+    }
+
+    #[test]
+    fn every_table_that_is_opened_is_closed() {
+        let pt = table(Level::Pt, vec![]);
+        let pd = table(
+            Level::Pd,
+            vec![run(0, 1, 3, EntryLeads::Table(pt.clone())), run(1, 1, 3, EntryLeads::Table(pt))],
+        );
+        let mut steps = Vec::new();
+        open(&mut steps, "CR3".to_owned(), &pd, EVERYTHING);
+        let count = |wanted: fn(&TreeStep) -> bool| steps.iter().filter(|step| wanted(step)).count();
+        assert_eq!(count(|step| matches!(step, TreeStep::Open(_))), 3);
+        assert_eq!(count(|step| matches!(step, TreeStep::Close)), 3);
+    }
+
+    #[test]
+    fn a_wrong_entry_is_marked_and_maps_nothing() {
+        let wrong = [EntryLeads::ReservedBits(Hex(0x80)), EntryLeads::OutsideRam(Hex(1 << 40))];
+        let pml4 = table(Level::Pml4, wrong.into_iter().map(|leads| run(0, 1, 0x81, leads)).collect());
+        let mut steps = Vec::new();
+        open(&mut steps, "CR3".to_owned(), &pml4, EVERYTHING);
+        assert!(leaves(&steps).iter().all(|leaf| leaf.wrong && leaf.bytes == 0));
+        assert_eq!(leaves(&steps).len(), 2);
+    }
+}

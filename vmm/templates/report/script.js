@@ -165,7 +165,12 @@
     list.forEach((one) => exits.push({ ...one, lane: lanes.length }));
     lanes.push({ name, class: kind });
   };
-  extra("spans", "stack", run.spans.map((span) => ({ start: span.start_ns, took: (span.end_ns ?? run.end_ns) - span.start_ns, text: `Span ${span.name}`, depth: span.depth, name: span.name })));
+  // Spans lie in each other: a row for each depth, as far as there is room.
+  const spans = run.spans.map((span) => ({
+    start: span.start_ns, took: (span.end_ns ?? run.end_ns) - span.start_ns, text: `Span ${span.name}`, name: span.name, depth: Math.min(span.depth, 5),
+  }));
+  for (let depth = 0; depth <= 5; depth += 1)
+    extra(depth ? "" : "spans", "span", spans.filter((span) => span.depth === depth));
   extra("log", "data", run.log.map(([start, text]) => ({ start, took: 0, text })));
   exits.sort((one, other) => one.start - other.start || other.took - one.took);
   exits.forEach((one, number) => { one.number = number; });
@@ -196,9 +201,8 @@
         const [left, right] = [scale(one.start), scale(one.start + one.took)];
         if (right < drawnTo[one.lane] && one !== exit && one.depth === undefined) continue;
         drawnTo[one.lane] = Math.max(right, left + 1);
-        const inset = Math.min(one.depth ?? 0, 4) * 2;
         const made = box(plot, scale, width, one.start, one.start + one.took,
-          small ? 2 : one.lane * LANE + 3 + inset, small ? 10 : LANE - 6 - inset, lanes[one.lane].class, small ? "" : one.name);
+          small ? 2 : one.lane * LANE + 3, small ? 10 : LANE - 6, lanes[one.lane].class, small ? "" : one.name);
         if (!made || small) continue;
         if (one === exit) made.classList.add("chosen");
         made.addEventListener("click", () => chooseExit(one, false));
@@ -297,7 +301,7 @@
       if (has && !isBranch) count += 1;
     }
     for (const [details, open] of wasOpen) details.open = words === "" ? open : texts.get(details)?.includes(words) || open;
-    byId("count").textContent = words === "" ? "" : count === 1 ? "1 place" : `${count} places`;
+    byId("count").textContent = words === "" ? "" : at !== null ? "looked up" : count === 1 ? "1 place" : `${count} places`;
     tell(at);
     mark(words);
   };

@@ -19,7 +19,7 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 14] = [
+const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("add_a_hypercall::", "needs cargo and the sources"),
     ("core_file::a_core_file_that_finds_no_room", "needs a shell"),
     ("core_file::gdb::", "needs gdb"),
@@ -32,6 +32,7 @@ const NEED_THIS_COMPUTER: [(&str, &str); 14] = [
     ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
     ("images::what_is_no_file_is_refused", "needs mkfifo"),
     ("invariants::", "needs the sources"),
+    ("report_page::", "needs Chromium"),
     ("second_kvm::", "needs QEMU"),
     ("xtask_commands::", "needs cargo and the sources"),
 ];
@@ -125,7 +126,7 @@ impl Suite {
             return Vec::new();
         }
         let wanted = self.tests.iter().filter(|test| filter.is_none_or(|filter| test.contains(filter)));
-        let need = |test: &String| NEED_THIS_COMPUTER.into_iter().find(|(part, _)| test.contains(part));
+        let need = |test: &String| NEED_THIS_COMPUTER.iter().copied().find(|(part, _)| test.contains(part));
         wanted.filter_map(|test| Some((test.as_str(), need(test)?))).collect()
     }
 

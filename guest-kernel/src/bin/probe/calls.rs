@@ -22,6 +22,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("random", random),
     ("arguments-by-call", arguments_by_call),
     ("log", log),
+    ("log-words", || arguments().skip(1).for_each(log_word)),
     ("marks", marks),
     ("open-marks", || (0..number()).for_each(|_| mark::begin("never ended"))),
     ("unbegun-marks", || (0..number()).for_each(|_| mark::end())),
@@ -45,6 +46,11 @@ fn echo() {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// Adds a word to the host's log as it is, whatever it has.
+fn log_word(word: &str) {
+    hypercall::log(LogLevel::Info, "words", word).expect("a log");
 }
 
 fn try_read() {
