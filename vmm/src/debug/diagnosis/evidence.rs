@@ -209,7 +209,7 @@ impl Evidence<'_> {
 
     /// An exception that the guest's own kernel caught and told.
     fn exception(&self, frame: &ExceptionFrame) -> Diagnosis {
-        let state = CpuState::interrupted(frame, self.state);
+        let state = self.at_breakpoint(CpuState::interrupted(frame, self.state), frame);
         let mut diagnosis = Diagnosis { died: true, ..self.plain(&state) };
         diagnosis.instruction = self.instruction(&state);
         let told = Exception::of(frame);
@@ -219,8 +219,8 @@ impl Evidence<'_> {
             _ => None,
         };
         match found {
-            // Its own first exception could not be delivered: the double fault's handler speaks.
-            Some(chain) if told.vector == vector::DF && chain.links.len() > 1 => {
+            // Its own first exception could not be delivered: the handler of what came then speaks.
+            Some(chain) if chain.links.len() > 1 && chain.last().exception.vector == told.vector => {
                 self.tell_exception(&mut diagnosis, &chain.first().exception, &chain.first().why, &state);
                 diagnosis.chain = Some(chain);
             }
@@ -231,6 +231,18 @@ impl Evidence<'_> {
             _ => self.tell_exception(&mut diagnosis, &told, "", &state),
         }
         diagnosis
+    }
+
+    /// The same state with RIP at the `int3`: #BP is a trap, and comes when RIP is behind it.
+    fn at_breakpoint(&self, mut state: CpuState, frame: &ExceptionFrame) -> CpuState {
+        const INT3: [u8; 1] = [0xCC];
+        let before = Gva(state.general.rip.wrapping_sub(1));
+        let is_int3 =
+            crate::debug::instruction::bytes_at(&state.space(self.memory), before).starts_with(&INT3);
+        if frame.vector() == Some(shared_abi::Vector::Breakpoint) && is_int3 {
+            state.general.rip = before.0;
+        }
+        state
     }
 
     /// A panic: the guest has told the words, the stack tells the way.
