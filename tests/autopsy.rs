@@ -271,6 +271,20 @@ fn optimised_guests_are_told_through_inlining() {
     assert!(seen.stderr.contains("guest-kernel/src/bin/probe/faults.rs:"), "{seen:?}");
 }
 
+#[test]
+fn without_registers_the_stack_still_tells_who_was_called() {
+    let Finished { report, vm, .. } = probe("without-idt write-null").run();
+    let (symbols, state) = (vm.symbols(), CpuState::default());
+    let (memory, map) = (vm.memory(), vm.map());
+    let evidence =
+        Evidence { report: &report, state: &state, memory, map, symbols: &symbols, is_repeated: false };
+    let diagnosis = evidence.diagnose_lost("the reason");
+    let functions: Vec<_> =
+        diagnosis.backtrace.frames.iter().filter_map(|frame| frame.function.as_deref()).collect();
+    assert!(functions.contains(&"probe::main") && functions.contains(&"guest_main"), "{diagnosis}");
+    assert!(diagnosis.died && diagnosis.to_string().contains("note: the reason"), "{diagnosis}");
+}
+
 /// Registers as chance has them, and as an attacker would.
 fn any_word() -> impl Strategy<Value = u64> {
     prop_oneof![
