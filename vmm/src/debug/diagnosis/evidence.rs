@@ -56,6 +56,7 @@ impl Evidence<'_> {
         Diagnosis {
             died: true,
             cause: "a triple fault".to_owned(),
+            backtrace: Backtrace::scan(self.map, self.memory, self.symbols),
             hint: Some(
                 "load an IDT whose handlers report: then the guest itself tells what it dies of".to_owned(),
             ),
