@@ -73,7 +73,7 @@ impl Death {
     }
 
     #[track_caller]
-    fn is_of(self, cause: &str) -> Self {
+    fn is_of(&self, cause: &str) -> &Self {
         assert!(
             fits(&self.diagnosis.cause, cause),
             "{}: the cause is not `{cause}`:\n{}",
@@ -85,7 +85,7 @@ impl Death {
 
     /// Expects the function and the line that the markers name.
     #[track_caller]
-    fn is_at_its_marker(self) -> Self {
+    fn is_at_its_marker(&self) -> &Self {
         let function = self.name.replace('-', "_");
         let module = place(self.name).0;
         self.is_in(&format!("probe::gallery::{module}::{function}"))
@@ -93,7 +93,7 @@ impl Death {
 
     /// Expects `function`, and the line that the marker names.
     #[track_caller]
-    fn is_in(self, function: &str) -> Self {
+    fn is_in(&self, function: &str) -> &Self {
         let (module, line) = place(self.name);
         let found = &self.diagnosis;
         assert_eq!(found.function.as_deref(), Some(function), "{}:\n{found}", self.name);
@@ -104,7 +104,7 @@ impl Death {
 
     /// Expects these steps of the chain, one behind the other; others may stand between them.
     #[track_caller]
-    fn follows(self, expected: &[&str]) -> Self {
+    fn follows(&self, expected: &[&str]) -> &Self {
         let steps = self.diagnosis.chain.as_ref().map(vmm::debug::autopsy::Chain::steps).unwrap_or_default();
         let mut rest = steps.iter();
         for pattern in expected {
@@ -120,7 +120,7 @@ impl Death {
 
     /// Expects the process exit code, and a first line that says it all.
     #[track_caller]
-    fn ends_with(self, code: u8) {
+    fn ends_with(&self, code: u8) {
         let found = &self.diagnosis;
         assert_eq!(self.report.stop.process_exit_code(), code, "{}: {}\n{found}", self.name, self.report);
         assert_eq!(found.died, code == GUEST_DIED, "{found}");
@@ -139,9 +139,9 @@ macro_rules! deaths {
             #[test]
             fn $test() {
                 let name: &str = Box::leak(stringify!($test).replace('_', "-").into_boxed_str());
-                let death = Death::of(name).is_of($cause).is_at_its_marker();
-                $(let death = death.follows(&[$($step),+]);)?
-                death.ends_with($code);
+                let death = Death::of(name);
+                death.is_of($cause).is_at_its_marker().ends_with($code);
+                $(death.follows(&[$($step),+]);)?
             }
         )+)+
 
@@ -265,7 +265,8 @@ fn a_call_of_a_non_canonical_address_is_told_with_it() {
 /// Nothing is left that leads to the function: its caller's return address was written over.
 #[test]
 fn a_smashed_return_address_is_told_and_what_it_is_a_sign_of() {
-    let death = Death::of("smashed-return").is_of("#PF: instruction fetch from 0x41414141, beyond RAM, …");
+    let death = Death::of("smashed-return");
+    death.is_of("#PF: instruction fetch from 0x41414141, beyond RAM, …");
     let hint = death.diagnosis.hint.clone().unwrap_or_default();
     assert!(hint.contains("smashed stack"), "{}", death.diagnosis);
     death.ends_with(GUEST_DIED);
@@ -314,7 +315,8 @@ fn what_goes_wrong_in_a_handler_is_told_there_with_what_it_interrupted() {
         ("fault-in-handler", "#PF: write to 0x8, page 0: null dereference", GUEST_DIED),
     ] {
         let function = format!("probe::gallery::panics::{}", name.replace('-', "_"));
-        let death = Death::of(name).is_of(cause).is_in(&format!("{function}::{{{{closure}}}}"));
+        let death = Death::of(name);
+        death.is_of(cause).is_in(&format!("{function}::{{{{closure}}}}"));
         let frames = &death.diagnosis.backtrace.frames;
         assert!(frames.iter().any(|frame| frame.function.as_ref() == Some(&function)), "{}", death.diagnosis);
         death.ends_with(code);
@@ -323,7 +325,8 @@ fn what_goes_wrong_in_a_handler_is_told_there_with_what_it_interrupted() {
 
 #[test]
 fn a_fault_without_end_is_seen_in_the_backtrace_of_the_time_limit() {
-    let death = Death::of("fault-without-end").is_of("the guest was stopped after its time limit of …");
+    let death = Death::of("fault-without-end");
+    death.is_of("the guest was stopped after its time limit of …");
     let frames = &death.diagnosis.backtrace.frames;
     let fault = |name: &str| frames.iter().position(|frame| frame.function.as_deref() == Some(name));
     let handler = fault("guest_kernel::exceptions::dispatch");

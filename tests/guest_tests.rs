@@ -101,6 +101,9 @@ fn a_fault_that_nobody_wanted_is_a_failure() {
     let complaint = "the guest died of #PF (page fault) at 0x8, but should have returned";
     let seen = fails("unwanted_fault", complaint);
     assert!(seen.stdout.contains("report: the guest died of #PF (page fault) at 0x8; RIP 0x1"), "{seen:?}");
+    let diagnosis =
+        "\nthe guest died: #PF: read of 0x8, page 0: null dereference, in guest_kernel::cpu::provoke::";
+    assert!(seen.stdout.contains(diagnosis) && seen.stdout.contains("\nbacktrace:\n"), "{}", seen.stdout);
 }
 
 #[test]

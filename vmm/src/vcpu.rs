@@ -126,6 +126,14 @@ impl Vcpu {
         self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
     }
 
+    /// The same after an exit or its answer, without an ioctl where KVM hands them over with every exit.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn registers_after_exit(&self) -> Result<kvm_regs> {
+        if self.syncs_registers { Ok(self.fd.sync_regs().regs) } else { self.registers() }
+    }
+
     /// Sets the general registers, RIP and RFLAGS.
     ///
     /// # Errors

@@ -22,7 +22,7 @@
 //!
 //! # Exercises
 //!
-//! 1. Take `exceptions::on(Vector::DivideError, …)` out. The host says `the guest died of #DE (divide error)`.
+//! 1. Take `exceptions::on(Vector::DivideError, …)` out. The host says `the guest died: #DE: divide error`.
 //! 2. Have `map_it` return `Next::Resume` without mapping anything. Where does it end? `--timeout 1s` helps.
 //! 3. Read address 8 behind all this: `map_it` maps the wrong thing, and again. Return `Next::Report` unless
 //!    `frame.fault_address()` is the device's.

@@ -14,9 +14,10 @@
 use std::path::Path;
 use std::time::Duration;
 
+use iced_x86::{FlowControl, Mnemonic};
 use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
 
-use crate::debug::CpuState;
+use crate::debug::{CpuState, instruction};
 use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::ExitCounts;
@@ -55,18 +56,39 @@ pub(crate) fn run_to_death(vcpu: &mut Vcpu, machine: &Machine, exits: u64) -> Re
         ..kvm_guest_debug::default()
     };
     vcpu.set_guest_debug(&single_step).map_err(host_failed)?;
+    let mut state = CpuState::of(vcpu).map_err(host_failed)?;
     for _ in 0..MAX_STEPS {
-        let before = CpuState::of(vcpu).map_err(host_failed)?;
+        let may_change = may_change_special_registers(&state, machine);
         match run_loop::turn(vcpu, machine, &mut counts).map_err(host_failed)? {
-            Next::Stop(StopReason::TripleFault) => return Ok(before),
+            Next::Stop(StopReason::TripleFault) => return Ok(state),
             Next::Resume | Next::Stop(StopReason::Debug(_)) => {}
             Next::Stop(reason) => return Err(other_end(machine, &reason)),
         }
         if machine.stop.requested().is_some() {
             return Err(too_long());
         }
+        state.general = vcpu.registers_after_exit().map_err(host_failed)?;
+        if may_change {
+            state.special = vcpu.special_registers().map_err(host_failed)?;
+        }
     }
     Err(too_long())
+}
+
+/// Whether the instruction at RIP may change more than general registers, which come along with every exit: reading the
+/// others takes as long as a step.
+fn may_change_special_registers(state: &CpuState, machine: &Machine) -> bool {
+    let bytes = instruction::bytes_at(&state.space(&machine.memory), instruction::linear_rip(state));
+    let Some(decoded) = instruction::decode(state.rip(), &bytes, instruction::bits(&state.special)) else {
+        return true;
+    };
+    let is_near = matches!(
+        decoded.flow_control(),
+        FlowControl::Next | FlowControl::ConditionalBranch | FlowControl::UnconditionalBranch
+    ) || matches!(decoded.mnemonic(), Mnemonic::Call | Mnemonic::Ret);
+    let loads_segment = decoded.op0_register().is_segment_register();
+    let loads_base = matches!(decoded.mnemonic(), Mnemonic::Wrfsbase | Mnemonic::Wrgsbase);
+    !is_near || decoded.is_privileged() || loads_segment || loads_base
 }
 
 fn other_end(machine: &Machine, reason: &StopReason) -> String {

@@ -145,6 +145,10 @@ impl Symbols {
     /// address ask for the byte before it: the call may have been the function's last instruction.
     #[must_use]
     pub fn frames(&self, gva: Gva) -> Vec<Frame> {
+        if gva.0 == u64::MAX {
+            // addr2line looks at the byte behind, too. No function ends there.
+            return Vec::new();
+        }
         // A linker leaves functions that it has thrown away at address 0.
         let dwarf = self.dwarf.as_ref().filter(|_| self.section_at(gva).is_some());
         let mut frames = dwarf.and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();

@@ -179,7 +179,7 @@ mod tests {
     fn many_tables_without_a_page_are_cut_too() {
         let limits = ScanLimits { tables: 1000, runs: 100 };
         // Level by level: each entry leads to the next page, and the last level is empty.
-        let read = |table: Gpa| Some(if table.0 < 0x4000 { [table.0 + 0x1000 | 3; 512] } else { [0; 512] });
+        let read = |table: Gpa| Some(if table.0 < 0x4000 { [(table.0 + 0x1000) | 3; 512] } else { [0; 512] });
         assert_eq!(runs(0x1000, limits, read), Runs { runs: Vec::new(), is_cut: true });
     }
 }

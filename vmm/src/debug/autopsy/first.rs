@@ -310,7 +310,7 @@ fn division(scene: &Scene<'_>, decoded: &iced_x86::Instruction, text: &Instructi
         let quotient = extend(dividend, bits * 2).checked_div(extend(divisor.into(), bits));
         quotient.is_some_and(|quotient| extend(quotient.cast_unsigned(), bits) == quotient)
     } else {
-        dividend / u128::from(divisor) >> bits == 0
+        (dividend / u128::from(divisor)) >> bits == 0
     };
     if fits {
         Ok(())

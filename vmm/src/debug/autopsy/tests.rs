@@ -200,8 +200,10 @@ fn a_dead_stack_is_survived_by_a_handler_with_a_stack_of_its_own() {
 #[test]
 fn every_cause_is_found() {
     type Spoil = fn(&mut Body);
+    /// Code, what is spoiled, and the vector, error code and reason that come of it.
+    type Case<'a> = (&'a [u8], Spoil, u8, Option<u32>, &'a str);
     let nothing: Spoil = |_| {};
-    let cases: &[(&[u8], Spoil, u8, Option<u32>, &str)] = &[
+    let cases: &[Case<'_>] = &[
         (
             &WRITE,
             |body| {
