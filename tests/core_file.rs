@@ -105,7 +105,7 @@ fn every_mapped_page_is_there_with_the_guests_bytes_and_rights() {
 
 #[test]
 fn after_a_triple_fault_the_registers_are_those_of_the_death() {
-    let dead = Dead::of(probe("without-idt write-null").run());
+    let dead = Dead::of(probe("without-idt null-write").run());
     let vm = &dead.finished.vm;
     assert!(matches!(dead.remarks[..], [] | [Remark::Repeated]), "{:?}", dead.remarks);
     // The probe has not changed CR3: the tables of the start are those of the end.
@@ -119,7 +119,7 @@ fn after_a_triple_fault_the_registers_are_those_of_the_death() {
 
 #[test]
 fn registers_that_are_lost_leave_memory_and_a_remark() {
-    let finished = probe("without-idt write-null").run();
+    let finished = probe("without-idt null-write").run();
     let vcpu = finished.vm.vcpu();
     // As kvm_amd does at a shutdown.
     let mut special = vcpu.special_registers().expect("a vCPU tells its registers");
@@ -236,6 +236,7 @@ mod gdb {
     use vmm::StopReason;
 
     use super::{Command, Seen, TempDir, guest, probe, vmm_run};
+    use crate::gallery::place;
 
     /// Runs the probe to its death and has gdb execute `commands` on the core file; gives what gdb printed.
     fn ask(words: &[&str], commands: &[&str]) -> String {
@@ -313,6 +314,16 @@ mod gdb {
                 "rip ",
             ],
         );
+    }
+
+    #[test]
+    fn shows_the_instruction_that_left_the_guest_and_not_the_next() {
+        for (deed, signal) in [("unknown-port-out", "SIGBUS"), ("hole-read", "SIGBUS"), ("ud2", "SIGILL")] {
+            let said = ask(&["--", deed], &["bt"]);
+            let (module, line) = place(deed);
+            let place = format!("at guest-kernel/src/bin/probe/gallery/{module}.rs:{line}\n");
+            assert_in_order(&said, &[signal, "#0 ", &place, "in probe::main ()"]);
+        }
     }
 
     #[test]

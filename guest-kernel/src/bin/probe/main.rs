@@ -15,7 +15,7 @@ mod memory;
 mod prints;
 
 use guest_kernel::cpu::idt;
-use guest_kernel::{arguments, entry, println};
+use guest_kernel::{arguments, entry, hypercall, println};
 
 entry!(main);
 
@@ -59,6 +59,8 @@ fn deed(name: &str) -> Option<fn()> {
     for room in gallery::ROOMS {
         for death in *room {
             if death.name == name {
+                // A KVM that loses the registers of the dead has the host step from the last exit: here.
+                let _ = hypercall::exit_count();
                 return Some(death.deed);
             }
         }

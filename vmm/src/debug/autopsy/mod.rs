@@ -185,6 +185,12 @@ impl Chain {
         self.links.first().expect("a chain has at least one link")
     }
 
+    /// The last exception: the double fault of a shutdown, or the one whose handler could be called.
+    #[must_use]
+    pub fn last(&self) -> &Link {
+        self.links.last().expect("a chain has at least one link")
+    }
+
     /// What CR2 holds at the end: the address of the last page fault.
     #[must_use]
     pub fn cr2(&self) -> Option<Gva> {

@@ -15,6 +15,15 @@ const LE: LittleEndian = LittleEndian;
 const FILE_HEADER_SIZE: u64 = size_of::<FileHeader64<LittleEndian>>() as u64;
 const PROGRAM_HEADER_SIZE: u64 = size_of::<ProgramHeader64<LittleEndian>>() as u64;
 
+/// Bytes that show whether a file is a core file: `e_ident` and `e_type`.
+pub(super) const START_SIZE: usize = size_of::<Ident>() + 2;
+
+/// Whether the first [`START_SIZE`] bytes of a file are those of a core file.
+pub(super) fn are_of_a_core_file(start: &[u8]) -> bool {
+    let kind = ET_CORE.0.to_le_bytes();
+    start.len() == START_SIZE && start.starts_with(&ELFMAG) && start.ends_with(&kind)
+}
+
 /// The ELF header and all program headers; the notes follow at once.
 pub(super) fn headers(segments: &Segments, notes_size: u64) -> Vec<u8> {
     let mut bytes = bytes_of(&file_header(count(segments))).to_vec();

@@ -21,7 +21,7 @@ mod segments;
 
 use std::fmt;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -83,15 +83,15 @@ impl fmt::Display for Remark {
 }
 
 impl CoreFile {
-    /// Creates the file, empty, so that a path that cannot be written is known before the guest runs. A file that is
-    /// there already is overwritten.
+    /// Creates the file, empty, so that a path that cannot be written is known before the guest runs. A core file that
+    /// is there already is overwritten.
     ///
     /// # Errors
-    /// [`Error::CoreFile`], also when there is something else than a file.
+    /// [`Error::CoreFile`], also when there is something else, such as the kernel.
     pub fn create(path: &Path) -> Result<Self> {
         let failed = |source| Error::CoreFile { path: path.to_owned(), source };
-        if fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-            return Err(failed(io::Error::other("it is no regular file")));
+        if fs::exists(path).map_err(failed)? && !is_core_file(path).map_err(failed)? {
+            return Err(failed(io::Error::other("it is there already, and is no core file")));
         }
         let file = File::create(path).map_err(failed)?;
         Ok(Self { path: path.to_owned(), file, is_kept: false })
@@ -113,7 +113,7 @@ impl CoreFile {
         let now = vm.cpu_state()?;
         let is_lost = report.stop == StopReason::TripleFault && now.is_reset();
         let remarks = match is_lost.then(|| vm.repeat(report)) {
-            None => self.write_machine(vm, &registers(&now, report), vm, report)?,
+            None => self.write_machine(vm, &registers(vm, &now, report), vm, report)?,
             Some(Ok(caught)) => {
                 let mut remarks = self.write_machine(&caught.vm, &caught.state, vm, report)?;
                 remarks.push(Remark::Repeated);
@@ -206,6 +206,18 @@ impl Drop for CoreFile {
     }
 }
 
+/// Whether an earlier core file is there, or a file without contents.
+fn is_core_file(path: &Path) -> io::Result<bool> {
+    // Asked before opening: opening a pipe would wait for its writer.
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_file() || metadata.len() == 0 {
+        return Ok(metadata.is_file());
+    }
+    let mut start = Vec::new();
+    File::open(path)?.take(headers::START_SIZE as u64).read_to_end(&mut start)?;
+    Ok(headers::are_of_a_core_file(&start))
+}
+
 /// Untouched RAM of this size and more is told by a header, less by a hole: headers are few, and a hole is free.
 const GAP: u64 = 1 << 20;
 /// Bytes read from RAM at once.
@@ -225,12 +237,19 @@ fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
     Some(cr3)
 }
 
-/// The registers of the place of death: those that an exception interrupted, where the guest has told them.
-fn registers(now: &CpuState, report: &RunReport) -> CpuState {
+/// The registers of the place of death: those that an exception interrupted, where the guest has told them; and RIP at
+/// the instruction that left the guest, where KVM has stepped over it already.
+fn registers(vm: &Vm, now: &CpuState, report: &RunReport) -> CpuState {
+    let mut cpu = *now;
     match &report.stop {
-        StopReason::Exception(frame) => CpuState::interrupted(frame, now),
-        _ => *now,
+        StopReason::Exception(frame) => return CpuState::interrupted(frame, now),
+        StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } | StopReason::Halted { .. } => {
+            let shown = vm.diagnose(report).registers;
+            cpu.general.rip = shown.and_then(|registers| registers.get("rip")).unwrap_or(cpu.general.rip);
+        }
+        _ => {}
     }
+    cpu
 }
 
 #[cfg(test)]
@@ -248,12 +267,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_neither_overwritten_nor_removed() {
+    fn what_is_no_core_file_is_neither_overwritten_nor_removed() {
         let folder = tempfile::tempdir().expect("a folder");
-        for path in [folder.path(), Path::new("/dev/null"), &folder.path().join("nowhere/core")] {
+        let kernel = folder.path().join("kernel.elf");
+        fs::write(&kernel, b"\x7fELF and more").expect("writable");
+        for path in [folder.path(), Path::new("/dev/null"), &folder.path().join("nowhere/core"), &kernel] {
             let error = CoreFile::create(path).expect_err("no core file can be there").to_string();
             assert!(error.contains(&path.display().to_string()), "{error}");
         }
-        assert!(Path::new("/dev/null").exists() && folder.path().exists());
+        assert!(Path::new("/dev/null").exists());
+        assert_eq!(fs::read(&kernel).expect("it is there"), b"\x7fELF and more");
     }
 }

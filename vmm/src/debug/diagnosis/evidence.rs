@@ -7,7 +7,6 @@ use crate::boot::guest_map::GuestMap;
 use crate::debug::autopsy::{self, Chain, End, Finding, Scene};
 use crate::debug::backtrace::Backtrace;
 use crate::debug::exception::{Exception, mnemonic, vector};
-use crate::debug::instruction::{Instruction, linear_rip};
 use crate::debug::landmark::Landmarks;
 use crate::debug::{CpuState, Detail, Symbols};
 use crate::guest_space::GuestSpace;
@@ -57,6 +56,7 @@ impl Evidence<'_> {
         Diagnosis {
             died: true,
             cause: "a triple fault".to_owned(),
+            backtrace: Backtrace::scan(self.map, self.memory, self.symbols),
             hint: Some(
                 "load an IDT whose handlers report: then the guest itself tells what it dies of".to_owned(),
             ),
@@ -186,12 +186,6 @@ impl Evidence<'_> {
         }
     }
 
-    /// Whether the tables of the start have code at `gva`.
-    fn is_code_at_start(&self, gva: Gva) -> bool {
-        let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
-        at_start.translate(gva).is_some_and(|mapping| mapping.executable)
-    }
-
     /// What may have happened when the code itself cannot be fetched.
     fn tell_lost_code(&self, diagnosis: &mut Diagnosis, state: &CpuState) {
         let tables = self.map.page_tables().start;
@@ -209,7 +203,7 @@ impl Evidence<'_> {
 
     /// An exception that the guest's own kernel caught and told.
     fn exception(&self, frame: &ExceptionFrame) -> Diagnosis {
-        let state = CpuState::interrupted(frame, self.state);
+        let state = self.at_breakpoint(CpuState::interrupted(frame, self.state), frame);
         let mut diagnosis = Diagnosis { died: true, ..self.plain(&state) };
         diagnosis.instruction = self.instruction(&state);
         let told = Exception::of(frame);
@@ -219,8 +213,8 @@ impl Evidence<'_> {
             _ => None,
         };
         match found {
-            // Its own first exception could not be delivered: the double fault's handler speaks.
-            Some(chain) if told.vector == vector::DF && chain.links.len() > 1 => {
+            // Its own first exception could not be delivered: the handler of what came then speaks.
+            Some(chain) if chain.links.len() > 1 && chain.last().exception.vector == told.vector => {
                 self.tell_exception(&mut diagnosis, &chain.first().exception, &chain.first().why, &state);
                 diagnosis.chain = Some(chain);
             }
@@ -233,6 +227,18 @@ impl Evidence<'_> {
         diagnosis
     }
 
+    /// The same state with RIP at the `int3`: #BP is a trap, and comes when RIP is behind it.
+    fn at_breakpoint(&self, mut state: CpuState, frame: &ExceptionFrame) -> CpuState {
+        const INT3: [u8; 1] = [0xCC];
+        let before = Gva(state.general.rip.wrapping_sub(1));
+        let is_int3 =
+            crate::debug::instruction::bytes_at(&state.space(self.memory), before).starts_with(&INT3);
+        if frame.vector() == Some(shared_abi::Vector::Breakpoint) && is_int3 {
+            state.general.rip = before.0;
+        }
+        state
+    }
+
     /// A panic: the guest has told the words, the stack tells the way.
     fn panic(&self) -> Diagnosis {
         let mut diagnosis = self.plain(self.state);
@@ -242,50 +248,7 @@ impl Evidence<'_> {
         diagnosis.registers = None;
         diagnosis
     }
-
-    /// The instruction at RIP; where the tables of the moment do not map it, as those of the start have it.
-    fn instruction(&self, state: &CpuState) -> Option<Instruction> {
-        Instruction::at_rip(state, &state.space(self.memory)).or_else(|| {
-            let rip = linear_rip(state);
-            let image = self.map.image();
-            let is_in_image = image.start <= rip.0 && rip.0 < image.end;
-            let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
-            is_in_image.then(|| Instruction::at_rip(state, &at_start)).flatten()
-        })
-    }
-
-    /// Where the instruction stands that left the guest, when RIP is already behind it.
-    pub(super) fn left_at(&self, is_it: impl Fn(&Instruction) -> bool) -> Gva {
-        let rip = self.state.rip();
-        let here = Instruction::at_rip(self.state, &self.space());
-        if here.is_some_and(|instruction| is_it(&instruction)) {
-            return rip;
-        }
-        self.instruction_before(rip).map_or(rip, |instruction| instruction.gva)
-    }
-
-    /// The instruction that ends at `end`: found by reading its function from the start.
-    fn instruction_before(&self, end: Gva) -> Option<Instruction> {
-        let (_, offset) = self.symbols.function_at(Gva(end.0.checked_sub(1)?))?;
-        let mut at = Gva(end.0 - 1 - offset);
-        for _ in 0..MAX_INSTRUCTIONS {
-            let bytes = crate::debug::instruction::bytes_at(&self.space(), at);
-            let instruction = Instruction::decode(at, &bytes, self.state)?;
-            let next = at.checked_add(instruction.bytes.len() as u64)?;
-            if next == end {
-                return Some(instruction);
-            }
-            if next > end {
-                return None;
-            }
-            at = next;
-        }
-        None
-    }
 }
-
-/// Instructions of the longest function that is read.
-const MAX_INSTRUCTIONS: usize = 100_000;
 
 impl Exception {
     /// What a guest tells of its exception.

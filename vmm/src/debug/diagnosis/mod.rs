@@ -3,6 +3,7 @@
 //! Data first: tests and programs read the fields, people read what [`Display`](fmt::Display) makes of them. The first
 //! line is the answer; the rest is what it rests on. [`Evidence`] is what it is made from.
 
+mod code;
 mod emulation;
 mod evidence;
 mod registers;

@@ -11,7 +11,7 @@ pub(crate) const DEATHS: &[Death] = &[
     death("wild-jump", "jumps to where no RAM is", wild_jump),
     death("stack-execution", "calls code that it has built on its stack", stack_execution),
     death("data-execution", "calls a table of numbers", data_execution),
-    death("non-canonical-jump", "jumps to an address that no table can map", non_canonical_jump),
+    death("non-canonical-call", "calls an address that no table can map", non_canonical_call),
     death("smashed-return", "returns to an address that somebody has written over", smashed_return),
 ];
 
@@ -51,10 +51,10 @@ fn data_execution() {
     code();
 }
 
-fn non_canonical_jump() {
+fn non_canonical_call() {
     // SAFETY: None.
-    // DIES HERE: non-canonical-jump
-    unsafe { asm!("jmp {}", in(reg) black_box(0xDEAD_0000_0000_0000_u64), clobber_abi("C")) };
+    // DIES HERE: non-canonical-call
+    unsafe { asm!("call {}", in(reg) black_box(0xDEAD_0000_0000_0000_u64), clobber_abi("C")) };
 }
 
 /// As a buffer that overflows does: the return address is a word above the frame pointer. Nothing is left of the place.
