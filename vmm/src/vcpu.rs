@@ -11,10 +11,11 @@ use shared_abi::{Gva, HypercallError};
 use x86_64::registers::control::{Cr0Flags, Cr4Flags};
 use x86_64::registers::model_specific::EferFlags;
 
-use crate::boot::cpu_mode::LongMode;
+use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::error::{Error, Result};
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, PortIo};
+use crate::origin::Origin;
 use crate::stop::{Attached, StopHandle};
 
 /// Where a guest was when it left.
@@ -50,12 +51,38 @@ pub struct Exited<'a> {
     pub place: Option<Place>,
 }
 
+/// The lines at which control went into the guest and came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The call of KVM_RUN, into the guest.
+    pub entered: Origin,
+    /// The look at what KVM left in `kvm_run`, behind it.
+    pub read: Origin,
+    /// The line of the run loop that goes on with the exit.
+    pub returned: Origin,
+}
+
+/// What KVM and the VMM share for one vCPU: `kvm_run` and what lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunMapping {
+    /// Where it starts: a host-virtual address.
+    pub hva: u64,
+    /// Size in bytes: KVM_GET_VCPU_MMAP_SIZE.
+    pub size: u64,
+    /// The line that had it mapped.
+    pub mapped_at: Origin,
+}
+
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
     /// Size in bytes of the mapping that starts with `kvm_run`.
     mapping_size: usize,
+    /// Where that mapping lies.
+    run_mapping: RunMapping,
+    /// The lines of the last way in and out.
+    crossing: Option<Crossing>,
     /// Whether KVM copies the registers into `kvm_run` at every exit, and back from there when told so
     /// (KVM_CAP_SYNC_REGS). Else each takes an ioctl.
     syncs_registers: bool,
@@ -74,15 +101,21 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn create(kvm: &Kvm, vm: &VmFd, id: u64) -> Result<Self> {
         let mapping_size = mapping_size(kvm)?;
-        let mut fd = vm.create_vcpu(id).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        // kvm-ioctls maps `kvm_run` in the same call.
+        let (fd, created_at) = Origin::of(vm.create_vcpu(id));
+        let mut fd = fd.map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let syncable = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned();
         let syncs_registers = syncable & KVM_SYNC_X86_REGS != 0;
         if syncs_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
+        let run_hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
+        let run_mapping = RunMapping { hva: run_hva, size: mapping_size as u64, mapped_at: created_at };
         Ok(Self {
             fd,
+            crossing: None,
             mapping_size,
+            run_mapping,
             syncs_registers,
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
             syncs_special: false,
@@ -102,7 +135,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// As [`LongMode::set`].
-    pub fn start_in(&self, mode: &LongMode) -> Result<()> {
+    pub fn start_in(&self, mode: &LongMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
     }
 
@@ -112,8 +145,14 @@ impl Vcpu {
     /// guest's RIP; this thread executes guest code until the call returns with the reason for the exit. The guest
     /// may rely on its registers being as the host left them; the host relies on nothing the guest left but what
     /// KVM wrote into `kvm_run`.
+    #[track_caller]
     pub fn enter_guest(&mut self) -> Exited<'_> {
-        let result = self.fd.run().map(drop);
+        self.cross(Origin::here())
+    }
+
+    /// Enters for the line `returned`. Not tracked itself, so that its own lines are seen.
+    fn cross(&mut self, returned: Origin) -> Exited<'_> {
+        let (result, entered) = Origin::of(self.fd.run().map(drop));
         if let Some(coalesced) = &self.coalesced {
             coalesced.drain(&mut self.fd);
         }
@@ -121,14 +160,32 @@ impl Vcpu {
             let has_special = self.syncs_special;
             Place::of(self.fd.sync_regs_mut(), has_special)
         });
-        let exit = match result {
-            Ok(()) => exit::read(self.fd.get_kvm_run(), self.mapping_size),
-            Err(error) => match error.errno() {
+        let (exit, read) = match result {
+            Ok(()) => Origin::of(exit::read(self.fd.get_kvm_run(), self.mapping_size)),
+            Err(error) => Origin::of(match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
                 errno => Exit::RunFailed(errno),
-            },
+            }),
         };
+        self.crossing = Some(Crossing { entered, read, returned });
         Exited { exit, place }
+    }
+
+    /// The lines of the last way in and out; `None` before the first.
+    #[must_use]
+    pub fn crossing(&self) -> Option<Crossing> {
+        self.crossing
+    }
+
+    /// The memory that this vCPU shares with KVM.
+    #[must_use]
+    pub fn run_mapping(&self) -> RunMapping {
+        self.run_mapping
+    }
+
+    /// What `kvm_run` says of port I/O, when the last exit was one.
+    pub fn last_port_io(&mut self) -> Option<PortIo> {
+        exit::port_io(self.fd.get_kvm_run())
     }
 
     /// Makes ready for the next entry after an interrupted one, so that it does not return at once again.

@@ -31,12 +31,18 @@ pub(crate) struct Watch {
     /// the guest marks. At most 256M; what does not fit is left out.
     #[arg(long, value_name = "FILE")]
     pub(crate) timeline: Option<PathBuf>,
+
+    /// Write a page about the run, one HTML file: memory to scale, page tables, exits, timeline, registers, and what
+    /// `vmm explain` answers.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 impl Watch {
     /// Whether nobody watches.
     pub(crate) fn is_idle(&self) -> bool {
-        let Self { trace, trace_file, stats, stats_json, timeline } = self;
-        trace.is_none() && trace_file.is_none() && !stats && stats_json.is_none() && timeline.is_none()
+        let Self { trace, trace_file, stats, stats_json, timeline, report } = self;
+        let files = [trace_file, stats_json, timeline, report];
+        trace.is_none() && !stats && files.iter().all(|file| file.is_none())
     }
 }

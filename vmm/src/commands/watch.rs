@@ -1,12 +1,13 @@
-//! A run that is watched: trace, stats, timeline.
+//! A run that is watched: trace, stats, timeline, report.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-use vmm::observe::{ExitCounts, Stats, Summary, Timeline, Trace};
-use vmm::{Error, Result, RunReport, Vm};
+use vmm::observe::{ExitCounts, Observer, Stats, Summary, Timeline, Trace};
+use vmm::report::{HtmlReport, Recording};
+use vmm::{Error, Result, RunReport, Vm, explain};
 
 use crate::cli::Watch;
 
@@ -18,8 +19,13 @@ pub(super) fn run(vm: &mut Vm, watch: &Watch) -> Result<RunReport> {
     let timeline = watch.timeline.as_deref().map(|path| create("timeline", path)).transpose()?;
     let timeline = timeline.map(|file| Timeline::to_file(vm, file));
 
+    let page = watch.report.as_deref().map(|path| create("report", path)).transpose()?;
+
     let mut observers = (ExitCounts::default(), (stats, (trace, timeline)));
-    let report = vm.run_observed(&mut observers);
+    let report = match page {
+        Some(file) => run_recorded(vm, watch, &mut observers, file),
+        None => vm.run_observed(&mut observers),
+    };
 
     let (_, (stats, (trace, timeline))) = observers;
     let traced = trace.map_or(Ok(()), Trace::finish).map_err(cannot_write("trace", trace_path(watch)));
@@ -29,6 +35,18 @@ pub(super) fn run(vm: &mut Vm, watch: &Watch) -> Result<RunReport> {
     let told = summary.map_or(Ok(()), |summary| tell(&summary, watch));
     let report = report?;
     traced.and(drawn).and(told).map(|()| report)
+}
+
+/// Runs `vm` and writes a page about it to `file`.
+fn run_recorded(vm: &mut Vm, watch: &Watch, others: &mut impl Observer, mut file: File) -> Result<RunReport> {
+    let mut recording = Recording::start(vm)?;
+    let mut observers = (others, recording.observer());
+    let (answers, report) = explain::run_with(vm, &mut observers)?;
+    drop(observers);
+    let page = HtmlReport::new(vm, recording, answers, report.clone())?;
+    let path = watch.report.as_deref().unwrap_or(Path::new("-"));
+    file.write_all(page.render().as_bytes()).map_err(cannot_write("report", path))?;
+    Ok(report)
 }
 
 fn start_trace(vm: &Vm, watch: &Watch) -> Result<Option<Trace>> {

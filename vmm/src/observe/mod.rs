@@ -27,6 +27,7 @@ mod handlers;
 mod instruction;
 mod lines;
 mod meter;
+mod sample;
 mod stats;
 mod summary;
 mod table;
@@ -38,6 +39,7 @@ pub use counts::ExitCounts;
 pub use entry::{Data, Entry, Kind, Site, Target};
 pub use filter::Filter;
 pub use handlers::Handlers;
+pub use sample::{MAX_EXITS, Sample, Sampled, SampledExit, Span};
 pub use stats::{MAX_SITES, Stats};
 pub use summary::{KindRow, Line, LineRow, Summary, Tally};
 pub use timeline::Timeline;
@@ -86,6 +88,41 @@ pub enum Mark {
     Begin(String),
     /// The one that began last ends.
     End,
+}
+
+/// One that somebody else owns.
+impl<O: Observer + ?Sized> Observer for &mut O {
+    fn needs_page_tables(&self) -> bool {
+        (**self).needs_page_tables()
+    }
+
+    fn on_entry(&mut self) {
+        (**self).on_entry();
+    }
+
+    fn on_exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
+        (**self).on_exit(exit, place);
+    }
+
+    fn on_call(&mut self, call: &Registers, answer: Option<Answer>) {
+        (**self).on_call(call, answer);
+    }
+
+    fn on_log(&mut self, record: &LogRecord) {
+        (**self).on_log(record);
+    }
+
+    fn on_mark(&mut self, mark: &Mark) {
+        (**self).on_mark(mark);
+    }
+
+    fn on_answer(&mut self, next: &Next) {
+        (**self).on_answer(next);
+    }
+
+    fn counts(&self) -> &ExitCounts {
+        (**self).counts()
+    }
 }
 
 /// Two that watch; the first one counts.

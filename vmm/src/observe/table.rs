@@ -52,7 +52,8 @@ impl Summary {
 
 impl LineRow {
     /// The handler with its number, or the kind.
-    fn what(&self) -> String {
+    #[must_use]
+    pub fn what(&self) -> String {
         what(self.kind, &self.target().to_string(), self.handler)
     }
 
