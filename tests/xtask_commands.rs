@@ -3,7 +3,9 @@
 use std::fs;
 use std::process::Command;
 
-use xtask::workspace;
+use vmm::debug::{Detail, Symbols};
+use xtask::guest::{self, DebugInfo};
+use xtask::workspace::{self, Profile};
 
 use crate::harness::workspace_copy::WorkspaceCopy;
 use crate::harness::{Seen, vmm_run};
@@ -34,6 +36,33 @@ fn run_prints_the_greeting_from_any_folder() {
 fn run_passes_options_arguments_and_the_exit_code_through() {
     let seen = xtask(&["run", "probe", "--memory", "4M", "--", "exit", "7"]);
     assert_eq!(seen.code, Some(7), "{seen:?}");
+}
+
+#[test]
+fn without_debug_information_a_program_has_names_and_no_lines() {
+    let full = guest::build("probe", Profile::Debug).expect("the probe builds");
+    let built = fs::metadata(&full).and_then(|file| file.modified()).expect("it is a file");
+    for profile in [Profile::Debug, Profile::Release] {
+        let image = guest::build_with("probe", profile, DebugInfo::None).expect("the probe builds");
+        let symbols = Symbols::read(&fs::read(&image).expect("it is there"));
+        assert!(
+            matches!(symbols.detail(), Detail::Names(why) if why.contains("no debug information")),
+            "{symbols:?}"
+        );
+        assert!(symbols.address_of("_start").is_some());
+    }
+    let now = fs::metadata(&full).and_then(|file| file.modified()).expect("it is a file");
+    assert_eq!(built, now, "the other build has a folder of its own");
+
+    for image in ["probe", full.to_str().expect("a plain path")] {
+        let seen = xtask(&["run", image, "--no-debug-info", "--", "null-write"]);
+        assert_eq!(seen.code, Some(102), "{seen:?}");
+        assert!(seen.stderr.contains("probe::gallery::memory::null_write"), "{seen:?}");
+        assert!(
+            !seen.stderr.contains("memory.rs") && seen.stderr.contains("no files and lines: "),
+            "{seen:?}"
+        );
+    }
 }
 
 #[test]

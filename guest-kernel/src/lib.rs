@@ -12,6 +12,7 @@
 //! | [`channel`] | other ways out: MMIO, coalesced writes, rings |
 //! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
+//! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
@@ -49,6 +50,7 @@ pub mod channel;
 pub mod console;
 pub mod cpu;
 pub mod device_memory;
+pub mod exceptions;
 pub mod files;
 pub mod hypercall;
 pub mod io;

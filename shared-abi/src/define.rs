@@ -233,6 +233,10 @@ macro_rules! shared_struct {
             fn write(&self, words: &mut dyn FnMut(u64)) {
                 $( $crate::define::Shared::write(&self.$field, words); )*
             }
+
+            fn read(words: &mut dyn FnMut() -> u64) -> Self {
+                Self { $( $field: $crate::define::Shared::read(words), )* }
+            }
         }
 
         impl $Struct {
@@ -259,16 +263,29 @@ pub(crate) use {hypercalls, shared_enum, shared_struct};
 pub trait Shared {
     /// Hands out the words, in order.
     fn write(&self, words: &mut dyn FnMut(u64));
+
+    /// The value that the words are, fetched in order.
+    fn read(words: &mut dyn FnMut() -> u64) -> Self
+    where
+        Self: Sized;
 }
 
 impl Shared for u64 {
     fn write(&self, words: &mut dyn FnMut(u64)) {
         words(*self);
     }
+
+    fn read(words: &mut dyn FnMut() -> u64) -> Self {
+        words()
+    }
 }
 
 impl<T: Shared, const N: usize> Shared for [T; N] {
     fn write(&self, words: &mut dyn FnMut(u64)) {
         self.iter().for_each(|item| item.write(words));
+    }
+
+    fn read(words: &mut dyn FnMut() -> u64) -> Self {
+        core::array::from_fn(|_| T::read(words))
     }
 }

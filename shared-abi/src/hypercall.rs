@@ -197,6 +197,22 @@ hypercalls! {
             /// At most so many.
             buffer_size: u64,
         } = 27,
+
+        /// Ends the run: an exception that nobody handles. Only a call that is wrong is answered.
+        Exception {
+            /// The registers of what was interrupted: an [`ExceptionFrame`](crate::exception::ExceptionFrame).
+            frame_gva: Gva,
+        } = 28,
+
+        /// Says the last words of a guest that panicked: shown on the console, and kept for the report. A guest with
+        /// more to say than one call carries makes several; it then ends with
+        /// [`PANICKED`](crate::exit_code::PANICKED).
+        Panic {
+            /// The words, UTF-8.
+            text_gva: Gva,
+            /// Their size.
+            text_size: u64,
+        } = 29,
     }
 }
 

@@ -77,6 +77,16 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Why the guest died cannot be written down.
+    #[error("cannot write why the guest died to {path}")]
+    DiagnosisFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
     /// The guest's page tables do not fit.
     #[error(
         "{tables} page tables of 4 KiB for {memory} of RAM in {page_size} pages find no room: the largest free range \
@@ -151,6 +161,16 @@ pub enum Error {
     Observed {
         /// What it is: trace, stats, timeline.
         what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The core file cannot be written.
+    #[error("cannot write the core file {path}")]
+    CoreFile {
         /// The file.
         path: PathBuf,
         /// Why.

@@ -77,9 +77,7 @@ pub struct RunMapping {
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
-    /// Size in bytes of the mapping that starts with `kvm_run`.
-    mapping_size: usize,
-    /// Where that mapping lies.
+    /// The mapping that starts with `kvm_run`.
     run_mapping: RunMapping,
     /// The lines of the last way in and out.
     crossing: Option<Crossing>,
@@ -109,13 +107,12 @@ impl Vcpu {
         if syncs_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        let run_hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
-        let run_mapping = RunMapping { hva: run_hva, size: mapping_size as u64, mapped_at: created_at };
+        let hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
+        let run_mapping = RunMapping { hva, size: mapping_size as u64, mapped_at: created_at };
         Ok(Self {
             fd,
-            crossing: None,
-            mapping_size,
             run_mapping,
+            crossing: None,
             syncs_registers,
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
             syncs_special: false,
@@ -161,7 +158,7 @@ impl Vcpu {
             Place::of(self.fd.sync_regs_mut(), has_special)
         });
         let (exit, read) = match result {
-            Ok(()) => Origin::of(exit::read(self.fd.get_kvm_run(), self.mapping_size)),
+            Ok(()) => Origin::of(exit::read(self.fd.get_kvm_run(), self.run_mapping.size as usize)),
             Err(error) => Origin::of(match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
                 errno => Exit::RunFailed(errno),
@@ -209,6 +206,14 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn registers(&self) -> Result<kvm_regs> {
         self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
+    }
+
+    /// The same after an exit or its answer, without an ioctl where KVM hands them over with every exit.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn registers_after_exit(&self) -> Result<kvm_regs> {
+        if self.syncs_registers { Ok(self.fd.sync_regs().regs) } else { self.registers() }
     }
 
     /// Sets the general registers, RIP and RFLAGS.

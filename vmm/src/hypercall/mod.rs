@@ -6,14 +6,20 @@
 
 mod console;
 mod files;
+mod journal;
+mod last_words;
 mod space;
 mod time;
 
+pub(crate) use files::largest_file;
 pub use files::{Files, Grant, GrantMode, Limits};
+pub(crate) use journal::Journal;
+use journal::Replay;
+pub use last_words::PanicText;
 
 use shared_abi::Gva;
 pub(crate) use shared_abi::hypercall::Answer;
-use shared_abi::hypercall::{ExitKind, Hypercall, encode_answer};
+use shared_abi::hypercall::{ExitKind, Hypercall, Registers, encode_answer};
 use shared_abi::ports;
 
 use crate::error::Result;
@@ -56,6 +62,9 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) 
         return Ok(Next::Stop(StopReason::UnclaimedPort { port, size: 4, written: None }));
     }
     let registers = vcpu.hypercall_registers()?;
+    if let Some(next) = repeated(vcpu, machine, &registers)? {
+        return Ok(next);
+    }
     let outcome = match Hypercall::decode(&registers) {
         Ok(call) => answer(call, &mut Context { machine, vcpu: &mut *vcpu, observer: &mut *observer })?,
         Err(error) => Outcome::Answer(Err(error)),
@@ -65,12 +74,30 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) 
             observer.on_call(&registers, Some(answer));
             let (rax, rdi) = encode_answer(answer);
             vcpu.set_hypercall_answer(rax, rdi)?;
+            let space = || GuestSpace::of(vcpu, &machine.memory);
+            machine.journal().record(&registers, &answer, (rax, rdi), space);
             Ok(Next::Resume)
         }
         Outcome::Stop(reason) => {
             observer.on_call(&registers, None);
             Ok(Next::Stop(reason))
         }
+    }
+}
+
+/// What becomes of a call of a repeated run, which gets the answers of the first; `None` when the host must answer.
+fn repeated(vcpu: &mut Vcpu, machine: &Machine, registers: &Registers) -> Result<Option<Next>> {
+    let mut journal = machine.journal();
+    if !journal.is_replaying() {
+        return Ok(None);
+    }
+    match journal.next(registers, &GuestSpace::of(vcpu, &machine.memory)?) {
+        Replay::Live => Ok(None),
+        Replay::Answer(rax, rdi) => {
+            vcpu.set_hypercall_answer(rax, rdi)?;
+            Ok(Some(Next::Resume))
+        }
+        Replay::Diverged => Ok(Some(Next::Stop(StopReason::Interrupted))),
     }
 }
 
@@ -135,6 +162,10 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::DirectoryRead { handle, buffer_gva, buffer_size } => {
             let space = context.space()?;
             machine.files().read_directory(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+        Hypercall::Exception { frame_gva } => return last_words::exception(context, frame_gva),
+        Hypercall::Panic { text_gva, text_size } => {
+            return last_words::panic(context, buffer(text_gva, text_size));
         }
     };
     Ok(Outcome::Answer(answer))

@@ -23,8 +23,10 @@ pub struct ExitCounts {
     pub halt: u64,
     /// Signals, which are no doing of the guest.
     pub interrupted: u64,
-    /// Everything that ends a guest badly, and the stops of a debugger.
+    /// Everything that ends a guest badly.
     pub fatal: u64,
+    /// Stops that a debugger asked for: no doing of the guest, and not among all exits.
+    pub debug: u64,
 }
 
 impl ExitCounts {
@@ -38,9 +40,10 @@ impl ExitCounts {
         halt: 0,
         interrupted: 0,
         fatal: 0,
+        debug: 0,
     };
 
-    /// All exits.
+    /// All exits that happen without a debugger, too.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.pio_in
@@ -64,8 +67,8 @@ impl Observer for ExitCounts {
             Exit::MmioWrite { .. } => &mut self.mmio_write,
             Exit::Halt => &mut self.halt,
             Exit::Interrupted => &mut self.interrupted,
+            Exit::Debug(_) => &mut self.debug,
             Exit::TripleFault
-            | Exit::Debug(_)
             | Exit::EmulationFailure(_)
             | Exit::InternalError { .. }
             | Exit::EntryFailed { .. }

@@ -53,10 +53,10 @@ fn region(row: &Row, end: u64) -> Region {
 /// The colour of a row.
 fn class(row: &Row) -> &'static str {
     match row.purpose {
-        Purpose::NullPage | Purpose::StackGuard => "guard",
+        Purpose::NullPage | Purpose::StackGuard | Purpose::FaultStackGuard => "guard",
         Purpose::BootInfo => "boot",
         Purpose::Arguments => "arguments",
-        Purpose::Stack => "stack",
+        Purpose::Stack | Purpose::FaultStack => "stack",
         Purpose::PageTable => "tables",
         Purpose::Image if row.rights.is_some_and(|rights| rights.executable) => "image",
         Purpose::Image if row.rights.is_some_and(|rights| rights.writable) => "data",

@@ -18,7 +18,8 @@ use crate::request::Request;
 use crate::workspace::{self, Profile};
 
 /// Options of the VMM whose value is a path that would have to exist in the machine.
-const NEED_FILES_OF_THE_HOST: [&str; 2] = ["--dir", "--report"];
+const NEED_FILES_OF_THE_HOST: &[&str] =
+    &["--core", "--dir", "--gdb", "--json-report", "--report", "--stats-json", "--timeline", "--trace-file"];
 
 /// Runs the VMM's command `name` with what `request` says and `image` on `kvm_amd` in QEMU.
 ///
