@@ -111,7 +111,8 @@ fn an_address_is_looked_up() {
     assert!(
         page.value("found.textContent").as_str().is_some_and(|text| text.contains("entry 1 of the table"))
     );
-    page.search("0xdead0000beef0000");
+    page.search("0x_");
+    page.search("0xdead_0000_beef_0000");
     page.browser.wait_for("found.textContent.includes('Nothing')");
 }
 
