@@ -10,6 +10,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 
 pub(crate) use machine::Machine;
 use machine::parse_time;
+use vmm::debug::gdb::Endpoint;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -51,6 +52,10 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    /// Wait at the first instruction for a debugger: at tcp:PORT of this computer, tcp:HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "tcp:1234")]
+    pub(crate) gdb: Option<Endpoint>,
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +94,7 @@ Examples:
   vmm run --dir data:rw kernel.elf
   vmm run --no-contract foreign.elf
   vmm run --timeout 500ms kernel.elf -- first second
+  vmm run kernel.elf --gdb             # then in gdb: target remote 127.0.0.1:1234
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
 
 `vmm --help` has the table of exit codes.";

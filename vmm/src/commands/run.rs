@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use vmm::debug::gdb::{Debugger, Endpoint, Listener};
 use vmm::{RunReport, Vm};
 
 use crate::cli::Run;
@@ -24,5 +25,21 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     let mut vm = Vm::build(arguments.machine.into_config()?)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    vm.run()
+    match arguments.gdb {
+        None => vm.run(),
+        Some(endpoint) => {
+            let listener = Listener::bind(endpoint)?;
+            announce(&vm, listener.endpoint());
+            vm.debug(Debugger::Awaited(listener), &|sentence| eprintln!("vmm: {sentence}"))
+        }
+    }
+}
+
+/// Says what to type to debug the guest.
+fn announce(vm: &Vm, endpoint: &Endpoint) {
+    let image = vm.image().path().display();
+    eprintln!(
+        "vmm: the guest waits at its first instruction for a debugger; in another terminal:\n  \
+         gdb {image} -ex 'target remote {endpoint}'"
+    );
 }

@@ -5,6 +5,7 @@
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 mod calls;
+mod debuggee;
 mod ends;
 mod faults;
 mod files;
@@ -19,7 +20,15 @@ entry!(main);
 type Deed = (&'static str, fn());
 
 fn main() {
-    let own = [ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS];
+    let own = [
+        ends::DEEDS,
+        prints::DEEDS,
+        calls::DEEDS,
+        faults::DEEDS,
+        files::DEEDS,
+        memory::DEEDS,
+        debuggee::DEEDS,
+    ];
     let deeds = || own.into_iter().flatten();
     let name = arguments().next().unwrap_or("list");
     if name == "list" {
