@@ -14,6 +14,8 @@ mod faults;
 mod features;
 mod files;
 mod foreign_images;
+mod gdb;
+mod gdb_protocol;
 mod guest_tests;
 mod harness;
 mod hypercall_properties;

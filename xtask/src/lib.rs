@@ -6,6 +6,7 @@
 pub mod bench;
 pub mod ci;
 pub mod doctor;
+pub mod gdb;
 pub mod guest;
 pub mod lab;
 pub mod list;

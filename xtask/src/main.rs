@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, doctor, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, doctor, gdb, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -20,6 +20,13 @@ enum Command {
     #[command(disable_help_flag = true)]
     Run {
         /// [PROGRAM] [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Builds a guest program and the VMM, and opens gdb on the guest, stopped at its first instruction.
+    #[command(disable_help_flag = true)]
+    Gdb {
+        /// [PROGRAM] [gdb's -ex, -x, --batch] [VMM options] [-- guest arguments]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
@@ -76,6 +83,7 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { words } => run::run(&words),
+        Command::Gdb { words } => gdb::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
         Command::Test { filter, guest: true, words, .. } => test::run_in_guests(filter.as_deref(), &words),

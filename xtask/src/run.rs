@@ -69,7 +69,7 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
 }
 
 /// Refuses to go on where there is no /dev/kvm, and says what to do.
-fn need_kvm() -> Result<()> {
+pub(crate) fn need_kvm() -> Result<()> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm");
     kvm.map(drop).context(
         "guests need /dev/kvm, which cannot be opened here. `cargo xtask doctor` says how to get it. Without it, put \
@@ -87,25 +87,25 @@ fn help() -> Result<ExitCode> {
 
 /// What the words mean.
 #[derive(Debug, PartialEq, Eq)]
-struct Request {
-    image: Image,
-    profile: Profile,
-    help: bool,
-    kvm: qemu::Options,
-    vmm_options: Vec<OsString>,
+pub(crate) struct Request {
+    pub(crate) image: Image,
+    pub(crate) profile: Profile,
+    pub(crate) help: bool,
+    pub(crate) kvm: qemu::Options,
+    pub(crate) vmm_options: Vec<OsString>,
     /// `--` and all behind it.
-    guest_part: Vec<OsString>,
+    pub(crate) guest_part: Vec<OsString>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Image {
+pub(crate) enum Image {
     Program(String),
     File(PathBuf),
 }
 
 impl Request {
     /// Our own options are taken out; all others are the VMM's and stay as they are.
-    fn from_words(words: &[OsString]) -> Result<Self> {
+    pub(crate) fn from_words(words: &[OsString]) -> Result<Self> {
         let guest_start = words.iter().position(|word| word == "--").unwrap_or(words.len());
         let (own, guest_part) = words.split_at(guest_start);
         let (kvm, own) = qemu::Options::take_from(own)?;

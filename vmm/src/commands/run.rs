@@ -39,7 +39,6 @@ fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
 fn announce(vm: &Vm, endpoint: &Endpoint) {
     let image = vm.image().path().display();
     eprintln!(
-        "vmm: the guest waits at its first instruction for a debugger; in another terminal:\n  \
-         gdb {image} -ex 'target remote {endpoint}'"
+        "vmm: the guest waits at its first instruction for a debugger: gdb {image} -ex 'target remote {endpoint}'"
     );
 }

@@ -95,13 +95,12 @@ impl Connection for Channel {
     fn flush(&mut self) -> io::Result<()> {
         let mut rest = self.written.as_slice();
         while !rest.is_empty() {
-            if self.stop.requested().is_some() {
-                return Err(io::ErrorKind::Interrupted.into());
-            }
             if is_ready(&self.socket, libc::POLLOUT, LOOK_EVERY_MS)? {
                 // What poll calls writable takes this many bytes without waiting.
                 let count = (&*self.socket).write(rest.get(..WRITE_SIZE).unwrap_or(rest))?;
                 rest = rest.get(count..).unwrap_or_default();
+            } else if self.stop.requested().is_some() {
+                return Err(io::ErrorKind::Interrupted.into());
             }
         }
         self.written.clear();

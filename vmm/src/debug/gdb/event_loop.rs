@@ -61,11 +61,19 @@ fn lost(error: StubError, guest: &Guest<'_>) -> Result<Ended> {
     if let Some(reason) = guest.machine.stop_reason() {
         return Ok(Ended::Over(reason));
     }
-    let why = format!("the debugger was refused: {error}");
+    if error.is_connection_error() {
+        return Ok(gone(guest, "the debugger closed the connection".to_owned()));
+    }
+    let why = format!("the debugger sent what the protocol does not allow: {error}");
     match error.into_target_error() {
         Some(error) => Err(error),
-        None => Ok(Ended::Over(StopReason::DebuggerLeft { why })),
+        None => Ok(gone(guest, why)),
     }
+}
+
+/// The session is over because the debugger is gone. A guest that had ended before has ended by itself.
+fn gone(guest: &Guest<'_>, why: String) -> Ended {
+    Ended::Over(guest.end.clone().unwrap_or(StopReason::DebuggerLeft { why }))
 }
 
 /// Gives the stub a byte, whichever state it is in.
@@ -98,12 +106,10 @@ impl Session {
                 Ok(Came::Byte(byte)) => return Ok(byte),
                 Ok(Came::Nothing) => {}
                 Ok(Came::End) => {
-                    let why = "the debugger closed the connection".to_owned();
-                    return Err(Ended::Over(StopReason::DebuggerLeft { why }));
+                    return Err(gone(guest, "the debugger closed the connection".to_owned()));
                 }
                 Err(error) => {
-                    let why = format!("the debugger's connection broke: {error}");
-                    return Err(Ended::Over(StopReason::DebuggerLeft { why }));
+                    return Err(gone(guest, format!("the debugger's connection broke: {error}")));
                 }
             }
             if let Some(reason) = guest.machine.stop_reason() {
@@ -159,9 +165,7 @@ impl Session {
     fn left(&self, reason: DisconnectReason, guest: &Guest<'_>) -> Ended {
         match (reason, &guest.end) {
             (DisconnectReason::Disconnect, _) => Ended::Detached,
-            (DisconnectReason::Kill, _) => {
-                Ended::Over(StopReason::DebuggerLeft { why: "the debugger ended the run".to_owned() })
-            }
+            (DisconnectReason::Kill, _) => gone(guest, "the debugger ended the run".to_owned()),
             (_, Some(end)) => Ended::Over(end.clone()),
             (_, None) => Ended::Detached,
         }
