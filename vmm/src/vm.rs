@@ -17,11 +17,10 @@ use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
-use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
-use crate::run_loop;
-use crate::stop::{StopHandle, Watchdog};
+use crate::session::Session;
+use crate::stop::StopHandle;
 use crate::vcpu::Vcpu;
 
 /// The KVM API version, the same since Linux 2.6.22 (Linux Documentation/virt/kvm/api.rst, 4.1).
@@ -32,8 +31,8 @@ pub const KVM_API_VERSION: i32 = 12;
 /// Fields are dropped in order: the vCPU closes first, then the VM, then the memory they map goes.
 #[derive(Debug)]
 pub struct Vm {
-    vcpu: Vcpu,
-    machine: Machine,
+    pub(crate) vcpu: Vcpu,
+    pub(crate) machine: Machine,
     map: GuestMap,
     image: KernelImage,
 }
@@ -97,24 +96,16 @@ impl Vm {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
-        let stop = self.run_to_stop(observer)?;
+        let stop = self.session()?.resume(observer)?;
         Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
     }
 
-    fn run_to_stop(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
-        let Self { vcpu, machine, .. } = self;
-        let _attached = vcpu.attach(&machine.stop)?;
-        let _watchdog =
-            machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
-        if machine.stop.requested().is_some() {
-            // Asked before there was a thread to signal: leave at the first entry.
-            vcpu.interrupt_next_entry();
-        }
-        let stop = run_loop::run(vcpu, machine, observer);
-        // What the guest said last is shown even when the host fails, and while the time limit is still kept.
-        let flushed = machine.flush_console();
-        let stop = stop?;
-        flushed.map(|()| stop)
+    /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.
+    ///
+    /// # Errors
+    /// [`Error::Stop`].
+    pub fn session(&mut self) -> Result<Session<'_>> {
+        Session::start(self)
     }
 
     /// The parts, for a debugger, which runs the vCPU itself.
