@@ -37,14 +37,6 @@ pub struct Vm {
     image: KernelImage,
 }
 
-/// The parts of a machine that a debugger needs, each for itself.
-pub(crate) struct Opened<'a> {
-    pub(crate) vcpu: &'a mut Vcpu,
-    pub(crate) machine: &'a Machine,
-    pub(crate) map: &'a GuestMap,
-    pub(crate) image: &'a KernelImage,
-}
-
 impl Vm {
     /// Builds the machine that `config` describes.
     ///
@@ -106,12 +98,6 @@ impl Vm {
     /// [`Error::Stop`].
     pub fn session(&mut self) -> Result<Session<'_>> {
         Session::start(self)
-    }
-
-    /// The parts, for a debugger, which runs the vCPU itself.
-    pub(crate) fn open(&mut self) -> Opened<'_> {
-        let Self { vcpu, machine, map, image } = self;
-        Opened { vcpu, machine, map, image }
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.

@@ -193,10 +193,10 @@ impl SwBreakpoint for Guest<'_> {
         let gva = Gva(gva);
         self.planted.choose(self.abilities().unwrap_or_default().trap);
         let Some(mapping) = self.space()?.translate(gva) else { return Ok(false) };
-        Ok(self.planted.add(&self.machine.memory, gva, mapping.gpa))
+        Ok(self.planted.add(&self.memory, gva, mapping.gpa))
     }
 
     fn remove_sw_breakpoint(&mut self, gva: u64, _: usize) -> TargetResult<bool, Self> {
-        Ok(self.planted.remove(&self.machine.memory, Gva(gva)))
+        Ok(self.planted.remove(&self.memory, Gva(gva)))
     }
 }

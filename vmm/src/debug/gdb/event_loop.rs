@@ -30,7 +30,7 @@ pub(super) enum Ended {
 /// What the host could not do. What the debugger does wrong ends the session.
 pub(super) fn serve(guest: &mut Guest<'_>, channel: Channel) -> Result<Ended> {
     let mut session =
-        Session { watch: SocketWatch::start(channel.socket(), guest.machine.stop.clone())?, channel };
+        Session { watch: SocketWatch::start(channel.socket(), guest.session.vm().stop_handle())?, channel };
     let stub = GdbStub::new(session.channel.twin()).run_state_machine(guest);
     let mut stub = match stub {
         Ok(stub) => stub,
@@ -58,7 +58,7 @@ pub(super) fn serve(guest: &mut Guest<'_>, channel: Channel) -> Result<Ended> {
 /// The session is over because of `error`: the debugger's doing, unless the host failed.
 fn lost(error: StubError, guest: &Guest<'_>) -> Result<Ended> {
     // A wish to stop ends waiting for the debugger, too.
-    if let Some(reason) = guest.machine.stop_reason() {
+    if let Some(reason) = guest.stop_reason() {
         return Ok(Ended::Over(reason));
     }
     if error.is_connection_error() {
@@ -112,7 +112,7 @@ impl Session {
                     return Err(gone(guest, format!("the debugger's connection broke: {error}")));
                 }
             }
-            if let Some(reason) = guest.machine.stop_reason() {
+            if let Some(reason) = guest.stop_reason() {
                 return Err(Ended::Over(reason));
             }
         }

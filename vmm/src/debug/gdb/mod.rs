@@ -38,8 +38,8 @@ use crate::error::Result;
 use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
-use crate::stop::Watchdog;
-use crate::vm::{Opened, Vm};
+use crate::session::Session;
+use crate::vm::Vm;
 
 /// Who debugs.
 #[derive(Debug)]
@@ -57,33 +57,24 @@ impl Vm {
     /// # Errors
     /// What the host could not do. What the debugger does wrong is in the report.
     pub fn debug(&mut self, debugger: Debugger, tell: &dyn Fn(&str)) -> Result<RunReport> {
-        let (stop, exits) = self.debug_to_stop(debugger, tell)?;
+        let (stop, exits) = debug(self.session()?, debugger, tell)?;
         Ok(RunReport { rip: self.vcpu().rip(), stop, exits })
     }
+}
 
-    fn debug_to_stop(&mut self, debugger: Debugger, tell: &dyn Fn(&str)) -> Result<(StopReason, ExitCounts)> {
-        let Opened { vcpu, machine, map, image } = self.open();
-        let _attached = vcpu.attach(&machine.stop)?;
-        let _watchdog =
-            machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
-        let socket = match debugger {
-            Debugger::Connected(socket) => Some(socket),
-            Debugger::Awaited(listener) => listener.accept(&machine.stop)?,
-        };
-        let Some(socket) = socket else {
-            let stop = machine.stop_reason().unwrap_or(StopReason::Interrupted);
-            return Ok((stop, ExitCounts::default()));
-        };
-        let channel = Channel::new(socket, machine.stop.clone());
-        let mut guest = Guest::new(vcpu, machine, map, image, tell);
-        let ended = event_loop::serve(&mut guest, channel);
-        let result = match ended {
-            Ok(Ended::Detached) => guest.run_on(),
-            Ok(Ended::Over(stop)) => Ok((stop, *guest.steps.counts())),
-            Err(error) => Err(error),
-        };
-        let flushed = machine.flush_console();
-        let result = result?;
-        flushed.map(|()| result)
+fn debug(session: Session<'_>, debugger: Debugger, tell: &dyn Fn(&str)) -> Result<(StopReason, ExitCounts)> {
+    let stop = session.vm().stop_handle();
+    let socket = match debugger {
+        Debugger::Connected(socket) => Some(socket),
+        Debugger::Awaited(listener) => listener.accept(&stop)?,
+    };
+    let mut guest = Guest::new(session, tell);
+    let Some(socket) = socket else {
+        // The machine is asked to stop, and does so when it is entered.
+        return guest.run_on();
+    };
+    match event_loop::serve(&mut guest, Channel::new(socket, stop))? {
+        Ended::Detached => guest.run_on(),
+        Ended::Over(stop) => Ok((stop, *guest.steps.counts())),
     }
 }

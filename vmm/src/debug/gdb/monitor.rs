@@ -71,7 +71,7 @@ impl Guest<'_> {
     }
 
     fn regions(&self) -> String {
-        self.map.regions().iter().fold(String::new(), |mut text, region| {
+        self.session.vm().map().regions().iter().fold(String::new(), |mut text, region| {
             let (start, end) = (region.start, region.end);
             let _ = writeln!(text, "{start}..{end}  {}  {}", region.rights, region.kind.name());
             text
@@ -79,10 +79,10 @@ impl Guest<'_> {
     }
 
     fn walk(&self, gva: Gva) -> Result<String> {
-        let Some(cr3) = self.vcpu.page_tables()? else {
+        let Some(cr3) = self.vcpu().page_tables()? else {
             return Ok(format!("paging is off: {gva} is GPA {gva}"));
         };
-        let trace = page_walk::trace(cr3, gva, |gpa| self.machine.memory.read_u64(gpa).ok());
+        let trace = page_walk::trace(cr3, gva, |gpa| self.memory.read_u64(gpa).ok());
         let steps = trace
             .steps
             .iter()

@@ -26,7 +26,6 @@ use crate::error::Result;
 use crate::exit::Exit;
 use crate::next::{Next, StopReason};
 use crate::observe::{ExitCounts, Observer};
-use crate::run_loop;
 use crate::stop::StopHandle;
 use crate::vcpu::Place;
 
@@ -116,9 +115,7 @@ impl Guest<'_> {
             Action::StepOutOf { start, end } => self.step_out_of(start, end, watch),
         };
         watch.end();
-        // A pause that came too late must not stop the guest the next time.
-        self.machine.stop.take_pause();
-        self.vcpu.clear_interruption();
+        self.session.forget_pause();
         stop
     }
 
@@ -167,7 +164,7 @@ impl Guest<'_> {
     /// Executes one instruction, whatever breakpoint is on it.
     fn step(&mut self) -> Result<Stop> {
         let rip = self.rip()?;
-        self.planted.lift(&self.machine.memory, rip);
+        self.planted.lift(&self.memory, rip);
         // No interrupt may come in between: the step would end in its handler.
         let stepping = KVM_GUESTDBG_SINGLESTEP | KVM_GUESTDBG_BLOCKIRQ;
         let stop = self.set_debug(stepping, Some(rip)).and_then(|()| {
@@ -176,7 +173,7 @@ impl Guest<'_> {
             self.steps.is_stepping = false;
             stop
         });
-        self.planted.plant_again(&self.machine.memory, rip);
+        self.planted.plant_again(&self.memory, rip);
         match stop? {
             Stop::Paused if self.steps.has_stepped => Ok(Stop::Step),
             other => Ok(other),
@@ -192,17 +189,16 @@ impl Guest<'_> {
         }
         let arch = self.hardware.values(except);
         let debug = kvm_guest_debug { control, pad: 0, arch };
-        if how & KVM_GUESTDBG_BLOCKIRQ == 0 || self.vcpu.set_guest_debug(&debug).is_err() {
+        if how & KVM_GUESTDBG_BLOCKIRQ == 0 || self.session.stop_for(&debug).is_err() {
             // Linux before 5.15 has no KVM_GUESTDBG_BLOCKIRQ.
             let debug = kvm_guest_debug { control: control & !KVM_GUESTDBG_BLOCKIRQ, ..debug };
-            self.vcpu.set_guest_debug(&debug)?;
+            self.session.stop_for(&debug)?;
         }
         Ok(())
     }
 
     fn run(&mut self) -> Result<Stop> {
-        let reason = run_loop::run(self.vcpu, self.machine, &mut self.steps)?;
-        self.machine.flush_console()?;
+        let reason = self.session.resume(&mut self.steps)?;
         self.understand(reason)
     }
 
@@ -229,11 +225,11 @@ impl Guest<'_> {
 
     /// When a planted `hlt` has stopped the guest: goes back to where it is.
     fn go_back_to_halt(&mut self) -> Result<bool> {
-        let registers = self.vcpu.registers()?;
+        let registers = self.vcpu().registers()?;
         let rip = registers.rip.wrapping_sub(1);
         let is_planted = self.planted.trap() == Trap::Halt && self.planted.is_at(Gva(rip));
         if is_planted {
-            self.vcpu.set_registers(&kvm_regs { rip, ..registers })?;
+            self.vcpu().set_registers(&kvm_regs { rip, ..registers })?;
         }
         Ok(is_planted)
     }
@@ -251,11 +247,11 @@ impl Guest<'_> {
     /// # Errors
     /// What the host could not do.
     pub(super) fn run_on(mut self) -> Result<(StopReason, ExitCounts)> {
-        self.planted.remove_all(&self.machine.memory);
-        self.vcpu.set_guest_debug(&kvm_guest_debug::default())?;
+        self.planted.remove_all(&self.memory);
+        self.session.stop_for(&kvm_guest_debug::default())?;
         let stop = match self.end {
             Some(end) => end,
-            None => run_loop::run(self.vcpu, self.machine, &mut self.steps)?,
+            None => self.session.resume(&mut self.steps)?,
         };
         Ok((stop, *self.steps.counts()))
     }

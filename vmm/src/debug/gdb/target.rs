@@ -1,6 +1,7 @@
 //! `Guest`: the stopped machine as gdb sees it. Each vCPU is a thread; today there is one.
 
 use std::cell::OnceCell;
+use std::sync::Arc;
 
 use gdbstub::common::Tid;
 use gdbstub::target::ext::base::BaseOps;
@@ -17,13 +18,12 @@ use super::debug_registers::DebugRegisters;
 use super::memory::View;
 use super::registers::{RegisterFile, RegisterId, X86};
 use super::resume::{Action, Steps};
-use crate::boot::guest_map::GuestMap;
-use crate::boot::kernel::KernelImage;
 use crate::debug::Symbols;
 use crate::error::{Error, Result};
 use crate::guest_space::GuestSpace;
-use crate::machine::Machine;
+use crate::memory::GuestMemory;
 use crate::next::StopReason;
+use crate::session::Session;
 use crate::vcpu::Vcpu;
 
 /// The thread that is the first vCPU.
@@ -31,10 +31,9 @@ pub(super) const FIRST_VCPU: Tid = Tid::MIN;
 
 /// The machine under a debugger.
 pub(super) struct Guest<'a> {
-    pub(super) vcpu: &'a mut Vcpu,
-    pub(super) machine: &'a Machine,
-    pub(super) map: &'a GuestMap,
-    image: &'a KernelImage,
+    pub(super) session: Session<'a>,
+    /// RAM.
+    pub(super) memory: Arc<GuestMemory>,
     symbols: OnceCell<Symbols>,
     /// Software breakpoints.
     pub(super) planted: Planted,
@@ -56,24 +55,18 @@ pub(super) struct Guest<'a> {
 
 impl<'a> Guest<'a> {
     /// A machine with nothing planted in it. `tell` shows sentences to who started the VMM.
-    pub(super) fn new(
-        vcpu: &'a mut Vcpu,
-        machine: &'a Machine,
-        map: &'a GuestMap,
-        image: &'a KernelImage,
-        tell: &'a dyn Fn(&str),
-    ) -> Self {
+    pub(super) fn new(session: Session<'a>, tell: &'a dyn Fn(&str)) -> Self {
+        let machine = &session.vm().machine;
+        let (memory, stop) = (Arc::clone(&machine.memory), machine.stop.clone());
         Self {
-            vcpu,
-            machine,
-            map,
-            image,
+            session,
+            memory,
             symbols: OnceCell::new(),
             planted: Planted::default(),
             hardware: DebugRegisters::default(),
             abilities: OnceCell::new(),
             action: Action::Continue,
-            steps: Steps::new(machine.stop.clone()),
+            steps: Steps::new(stop),
             own_int3: None,
             end: None,
             sentences: Vec::new(),
@@ -81,34 +74,42 @@ impl<'a> Guest<'a> {
         }
     }
 
+    /// The vCPU, which stands still.
+    pub(super) fn vcpu(&self) -> &Vcpu {
+        self.session.vm().vcpu()
+    }
+
+    /// The reason to stop that somebody outside has given, if any.
+    pub(super) fn stop_reason(&self) -> Option<StopReason> {
+        self.session.vm().machine.stop_reason()
+    }
+
     /// Memory as the vCPU sees it.
-    pub(super) fn space(&self) -> Result<GuestSpace<'a>> {
-        GuestSpace::of(self.vcpu, &self.machine.memory)
+    pub(super) fn space(&self) -> Result<GuestSpace<'_>> {
+        GuestSpace::of(self.vcpu(), &self.memory)
     }
 
     fn view(&mut self) -> Result<View<'_>> {
-        Ok(View { space: self.space()?, planted: &mut self.planted })
+        let space = GuestSpace::of(self.session.vm().vcpu(), &self.memory)?;
+        Ok(View { space, planted: &mut self.planted })
     }
 
     /// Where the vCPU is.
     pub(super) fn rip(&self) -> Result<Gva> {
-        self.vcpu.registers().map(|registers| Gva(registers.rip))
+        self.vcpu().registers().map(|registers| Gva(registers.rip))
     }
 
     /// The byte at `gva`, as the guest sees it.
     pub(super) fn byte_at(&self, gva: Gva) -> Option<u8> {
         let mut byte = [0];
         let mapping = self.space().ok()?.translate(gva)?;
-        self.machine.memory.read(mapping.gpa, &mut byte).ok()?;
+        self.memory.read(mapping.gpa, &mut byte).ok()?;
         Some(byte[0])
     }
 
     /// What the image tells about addresses; read when it is first asked for.
     pub(super) fn symbols(&self) -> &Symbols {
-        self.symbols.get_or_init(|| match self.image.bytes() {
-            Ok(bytes) => Symbols::read(&bytes),
-            Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
-        })
+        self.symbols.get_or_init(|| self.session.vm().symbols())
     }
 
     /// What this host's KVM can do; tried when it is first asked for.
@@ -177,13 +178,13 @@ impl Target for Guest<'_> {
 impl MultiThreadBase for Guest<'_> {
     fn read_registers(&mut self, file: &mut RegisterFile, tid: Tid) -> TargetResult<(), Self> {
         known(tid)?;
-        *file = RegisterFile::of(self.vcpu)?;
+        *file = RegisterFile::of(self.vcpu())?;
         Ok(())
     }
 
     fn write_registers(&mut self, file: &RegisterFile, tid: Tid) -> TargetResult<(), Self> {
         known(tid)?;
-        let before = RegisterFile::of(self.vcpu)?;
+        let before = RegisterFile::of(self.vcpu())?;
         let mut after = before;
         after.take_over(file);
         self.set(&after, &before)
@@ -224,12 +225,12 @@ impl MultiThreadBase for Guest<'_> {
 impl SingleRegisterAccess<Tid> for Guest<'_> {
     fn read_register(&mut self, tid: Tid, id: RegisterId, buffer: &mut [u8]) -> TargetResult<usize, Self> {
         known(tid)?;
-        Ok(RegisterFile::of(self.vcpu)?.read(id, buffer))
+        Ok(RegisterFile::of(self.vcpu())?.read(id, buffer))
     }
 
     fn write_register(&mut self, tid: Tid, id: RegisterId, bytes: &[u8]) -> TargetResult<(), Self> {
         known(tid)?;
-        let before = RegisterFile::of(self.vcpu)?;
+        let before = RegisterFile::of(self.vcpu())?;
         let mut after = before;
         if !after.write(id, bytes) {
             return Err(TargetError::Errno(libc::EINVAL as u8));
@@ -240,7 +241,7 @@ impl SingleRegisterAccess<Tid> for Guest<'_> {
 
 impl Guest<'_> {
     fn set(&self, after: &RegisterFile, before: &RegisterFile) -> TargetResult<(), Self> {
-        match after.set(self.vcpu, before)? {
+        match after.set(self.vcpu(), before)? {
             true => Ok(()),
             false => Err(TargetError::Errno(libc::EINVAL as u8)),
         }
