@@ -15,6 +15,7 @@
 //! What a debugger sends is input from outside, as a guest's is: it ends the session at worst.
 
 mod abilities;
+mod actions;
 mod breakpoints;
 mod connection;
 mod debug_registers;
@@ -22,8 +23,10 @@ mod endpoint;
 mod event_loop;
 mod memory;
 mod monitor;
+mod register_table;
 mod registers;
 mod resume;
+mod steps;
 mod target;
 mod watch;
 

@@ -7,38 +7,20 @@
 //!   So when a step exits and was answered, the machine is paused at once: the next entry finishes the instruction and
 //!   comes back.
 
-use gdbstub::common::{Signal, Tid};
-use gdbstub::target::ext::base::multithread::{
-    MultiThreadRangeStepping, MultiThreadRangeSteppingOps, MultiThreadResume, MultiThreadSchedulerLocking,
-    MultiThreadSchedulerLockingOps, MultiThreadSingleStep, MultiThreadSingleStepOps,
-};
 use kvm_bindings::{
     KVM_GUESTDBG_BLOCKIRQ, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_INJECT_BP, KVM_GUESTDBG_SINGLESTEP,
     KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP, kvm_guest_debug, kvm_regs,
 };
 use shared_abi::Gva;
 
+use super::actions::Action;
 use super::breakpoints::Trap;
 use super::debug_registers::{Event, Slot};
 use super::target::Guest;
 use super::watch::SocketWatch;
 use crate::error::Result;
-use crate::exit::Exit;
-use crate::next::{Next, StopReason};
+use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
-use crate::stop::StopHandle;
-use crate::vcpu::Place;
-
-/// What a vCPU does when the guest is resumed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Action {
-    /// Runs.
-    Continue,
-    /// Executes one instruction.
-    Step,
-    /// Executes instructions for as long as they lie in this range.
-    StepOutOf { start: Gva, end: Gva },
-}
 
 /// Why the guest stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,48 +37,6 @@ pub(super) enum Stop {
     Paused,
     /// Without a debugger the run would be over.
     End(StopReason),
-}
-
-/// Counts exits, and ends steps that end with an exit.
-#[derive(Debug)]
-pub(super) struct Steps {
-    counts: ExitCounts,
-    stop: StopHandle,
-    is_stepping: bool,
-    /// Whether the last exit is part of an instruction that the host finishes.
-    is_shared: bool,
-    has_stepped: bool,
-}
-
-impl Steps {
-    pub(super) fn new(stop: StopHandle) -> Self {
-        Self { counts: ExitCounts::default(), stop, is_stepping: false, is_shared: false, has_stepped: false }
-    }
-}
-
-impl Observer for Steps {
-    fn on_exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
-        self.counts.on_exit(exit, place);
-        self.is_shared = matches!(
-            exit,
-            Exit::Hypercall
-                | Exit::PioIn { .. }
-                | Exit::PioOut { .. }
-                | Exit::MmioRead { .. }
-                | Exit::MmioWrite { .. }
-        );
-    }
-
-    fn on_answer(&mut self, next: &Next) {
-        if self.is_stepping && self.is_shared && *next == Next::Resume {
-            self.has_stepped = true;
-            self.stop.pause();
-        }
-    }
-
-    fn counts(&self) -> &ExitCounts {
-        &self.counts
-    }
 }
 
 impl Guest<'_> {
@@ -254,55 +194,5 @@ impl Guest<'_> {
             None => self.session.resume(&mut self.steps)?,
         };
         Ok((stop, *self.steps.counts()))
-    }
-}
-
-impl MultiThreadResume for Guest<'_> {
-    fn resume(&mut self) -> Result<()> {
-        // The event loop lets the guest run.
-        Ok(())
-    }
-
-    fn clear_resume_actions(&mut self) -> Result<()> {
-        self.action = Action::Continue;
-        Ok(())
-    }
-
-    fn set_resume_action_continue(&mut self, _: Tid, _: Option<Signal>) -> Result<()> {
-        self.action = Action::Continue;
-        Ok(())
-    }
-
-    fn support_single_step(&mut self) -> Option<MultiThreadSingleStepOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_range_step(&mut self) -> Option<MultiThreadRangeSteppingOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_scheduler_locking(&mut self) -> Option<MultiThreadSchedulerLockingOps<'_, Self>> {
-        Some(self)
-    }
-}
-
-impl MultiThreadSingleStep for Guest<'_> {
-    fn set_resume_action_step(&mut self, _: Tid, _: Option<Signal>) -> Result<()> {
-        self.action = Action::Step;
-        Ok(())
-    }
-}
-
-impl MultiThreadRangeStepping for Guest<'_> {
-    fn set_resume_action_range_step(&mut self, _: Tid, start: u64, end: u64) -> Result<()> {
-        self.action = Action::StepOutOf { start: Gva(start), end: Gva(end) };
-        Ok(())
-    }
-}
-
-impl MultiThreadSchedulerLocking for Guest<'_> {
-    fn set_resume_action_scheduler_lock(&mut self) -> Result<()> {
-        // The others stand still: there are none.
-        Ok(())
     }
 }

@@ -13,11 +13,12 @@ use gdbstub::target::{Target, TargetError, TargetResult};
 use shared_abi::Gva;
 
 use super::abilities::{Abilities, Ability};
+use super::actions::Action;
 use super::breakpoints::Planted;
 use super::debug_registers::DebugRegisters;
 use super::memory::View;
 use super::registers::{RegisterFile, RegisterId, X86};
-use super::resume::{Action, Steps};
+use super::steps::Steps;
 use crate::debug::Symbols;
 use crate::error::{Error, Result};
 use crate::guest_space::GuestSpace;
