@@ -239,7 +239,7 @@ fn memory_that_is_not_mapped_is_an_error_and_no_end() {
 
 #[test]
 fn a_triple_fault_is_a_signal_and_then_the_end() {
-    let debugged = gdb("read-null", &["continue", "backtrace", "continue"]);
+    let debugged = gdb("without-idt read-null", &["continue", "backtrace", "continue"]);
     debugged.said(&["received signal SIGSEGV", "exited with code 0146]"]);
     // gdb writes what the target says to stderr.
     assert!(debugged.gdb.stderr.contains("the guest died of a triple fault"), "{:?}", debugged.gdb);
@@ -247,6 +247,24 @@ fn a_triple_fault_is_a_signal_and_then_the_end() {
         debugged.said(&["received signal SIGSEGV", "in probe::faults::read (address=8)"]);
     }
     assert_eq!(debugged.vmm.code, Some(102), "{:?}", debugged.vmm);
+}
+
+#[test]
+fn an_exception_is_a_signal_at_the_line_that_raised_it() {
+    let debugged = gdb("read-null", &["continue", "backtrace", "continue"]);
+    debugged.said(&["received signal SIGSEGV", "in probe::faults::read (address=8)", "in probe::main ()"]);
+    debugged.said(&["exited with code 0146]"]);
+}
+
+#[test]
+fn an_int3_of_the_programs_own_stops_and_is_passed_by_continue() {
+    if features().has(Feature::Int3) {
+        // Where `int3` raises its exception and KVM does not tell of it, nobody can.
+        needs!(SoftwareBreakpoint);
+    }
+    let debugged = gdb("debuggee-int3", &["continue", "continue"]);
+    debugged.said(&["received signal SIGTRAP", "probe::debuggee::debuggee_int3 ()", "exited normally"]);
+    assert_eq!(debugged.vmm.stdout, "behind int3\n");
 }
 
 #[test]

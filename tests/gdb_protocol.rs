@@ -189,6 +189,9 @@ fn a_spinning_guest_is_interrupted_and_goes_on() {
         client.interrupt();
         assert!(client.reply().starts_with("T02"));
     }
+    // A Ctrl-C that comes in one piece with the wish to go on.
+    client.send_raw(b"$vCont;c#a8\x03");
+    assert!(client.reply().starts_with("T02"));
     let ended = session.hang_up();
     assert!(matches!(ended.report.stop, StopReason::DebuggerLeft { .. }), "{}", ended.report);
 }

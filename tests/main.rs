@@ -5,15 +5,19 @@
 #![cfg(test)]
 
 mod add_a_hypercall;
+mod autopsy;
 mod boot;
 mod console;
+mod core_file;
 mod documents;
 mod embedding;
 mod ends;
+mod explain;
 mod faults;
 mod features;
 mod files;
 mod foreign_images;
+mod gallery;
 mod gdb;
 mod gdb_protocol;
 mod guest_tests;
@@ -24,8 +28,13 @@ mod image_fuzz;
 mod image_loading;
 mod images;
 mod invariants;
+mod ledger;
+mod map;
 mod page_rights;
 mod page_tables;
+mod report;
 mod second_kvm;
 mod stopping;
+mod timeline;
+mod walk;
 mod xtask_commands;

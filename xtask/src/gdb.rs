@@ -13,9 +13,10 @@ use std::{fs, thread};
 use anyhow::{Context, Result, bail};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use crate::run::{self, Image};
+use crate::guest::DebugInfo;
+use crate::request::{self, Image};
 use crate::workspace::{self, Profile};
-use crate::{guest, target};
+use crate::{boot, guest, target};
 
 const HELP: &str = "\
 Builds a guest program and the VMM, and opens gdb on the guest, stopped at its first instruction
@@ -46,10 +47,10 @@ pub fn run(words: &[OsString]) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let gdb = need_gdb()?;
-    run::need_kvm()?;
+    boot::need_kvm()?;
     let image = match &request.image {
         Image::File(path) => path.clone(),
-        Image::Program(name) => guest::build(name, request.profile)?,
+        Image::Program(name) => guest::build_with(name, request.profile, request.debug_info)?,
     };
     let vmm = workspace::build_vmm(request.profile)?;
 
@@ -101,6 +102,7 @@ fn need_gdb() -> Result<OsString> {
 struct Request {
     image: Image,
     profile: Profile,
+    debug_info: DebugInfo,
     help: bool,
     vmm_options: Vec<OsString>,
     guest_arguments: Vec<OsString>,
@@ -118,13 +120,14 @@ impl Request {
         let (own, gdb_part) = words.split_at(gdb_start);
         let (mut gdb_arguments, own) = take_gdb_options(own);
         gdb_arguments.extend(gdb_part.iter().skip(1).cloned());
-        let run = run::Request::from_words(&own)?;
+        let run = request::Request::from_words(&own, false)?;
         if run.kvm.kvm.qemu() {
             bail!("`gdb` debugs guests on this computer's KVM; it has no --kvm");
         }
         Ok(Self {
             image: run.image,
             profile: run.profile,
+            debug_info: run.debug_info,
             help: run.help,
             vmm_options: run.vmm_options,
             guest_arguments: run.guest_part,

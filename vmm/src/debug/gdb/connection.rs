@@ -55,6 +55,11 @@ impl Channel {
         Self { socket: self.socket(), stop: self.stop.clone(), came: VecDeque::new(), written: Vec::new() }
     }
 
+    /// Whether bytes have come that were not looked at: the socket shows nothing of them.
+    pub(super) fn has_unread(&self) -> bool {
+        !self.came.is_empty()
+    }
+
     /// The next byte; waits for it a while, if told to.
     ///
     /// # Errors

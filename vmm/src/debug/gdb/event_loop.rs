@@ -9,6 +9,7 @@ use super::connection::{Came, Channel};
 use super::resume::Stop;
 use super::target::{FIRST_VCPU, Guest};
 use super::watch::SocketWatch;
+use crate::debug::core_file::signal;
 use crate::error::{Error, Result};
 use crate::next::{StopReason, process};
 
@@ -124,6 +125,10 @@ impl Session {
         stub: Stub<'a, 'g>,
         guest: &mut Guest<'g>,
     ) -> Result<std::result::Result<Stub<'a, 'g>, StubError>> {
+        if self.channel.has_unread() {
+            // It came along with the wish to go on, so the watch would never see it.
+            return Ok(self.hear(stub, guest));
+        }
         for sentence in std::mem::take(&mut guest.sentences) {
             // A console that takes nothing is found out by the next packet.
             let _ = self.channel.show(&format!("{sentence}\n"));
@@ -204,12 +209,14 @@ fn is_death(reason: &StopReason) -> bool {
     reason.process_exit_code() == process::GUEST_DIED
 }
 
-/// A death in the words of signals.
+/// A death in the words of signals, which gdb counts in its own way.
 fn death(reason: &StopReason) -> MultiThreadStopReason<u64> {
-    let signal = match reason {
-        StopReason::TripleFault => Signal::SIGSEGV,
-        StopReason::EmulationFailure(_) => Signal::SIGILL,
-        StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } => Signal::SIGBUS,
+    let signal = match signal(reason).into() {
+        libc::SIGSEGV => Signal::SIGSEGV,
+        libc::SIGILL => Signal::SIGILL,
+        libc::SIGBUS => Signal::SIGBUS,
+        libc::SIGFPE => Signal::SIGFPE,
+        libc::SIGTRAP => Signal::SIGTRAP,
         _ => Signal::SIGABRT,
     };
     MultiThreadStopReason::SignalWithThread { tid: FIRST_VCPU, signal }

@@ -61,7 +61,7 @@ impl Vm {
     /// What the host could not do. What the debugger does wrong is in the report.
     pub fn debug(&mut self, debugger: Debugger, tell: &dyn Fn(&str)) -> Result<RunReport> {
         let (stop, exits) = debug(self.session()?, debugger, tell)?;
-        Ok(RunReport { rip: self.vcpu().rip(), stop, exits })
+        Ok(self.report(stop, exits))
     }
 }
 

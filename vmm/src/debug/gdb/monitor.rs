@@ -98,7 +98,7 @@ impl Guest<'_> {
     }
 
     fn explain(&self) -> Result<String> {
-        let rip = self.rip()?;
+        let rip = self.shown_rip()?;
         let mut text = match &self.end {
             Some(end) => format!("{end}; RIP is {rip}\n"),
             None => format!("the guest stands at RIP {rip}\n"),

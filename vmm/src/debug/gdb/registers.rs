@@ -7,8 +7,10 @@ use std::num::NonZeroUsize;
 
 use gdbstub::arch::{Arch, RegId, Registers};
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
+use shared_abi::exception::ExceptionFrame;
 
 use super::register_table::{ControlRegister, PLACES, Place};
+use crate::debug::CpuState;
 use crate::error::Result;
 use crate::vcpu::Vcpu;
 
@@ -53,6 +55,13 @@ impl RegisterFile {
     /// [`Error::Kvm`](crate::Error::Kvm).
     pub(super) fn of(vcpu: &Vcpu) -> Result<Self> {
         Ok(Self { general: vcpu.registers()?, special: vcpu.special_registers()?, float: vcpu.fpu()? })
+    }
+
+    /// The same with the registers of what an exception interrupted.
+    pub(super) fn interrupted(self, frame: &ExceptionFrame) -> Self {
+        let now = CpuState { general: self.general, special: self.special };
+        let CpuState { general, special } = CpuState::interrupted(frame, &now);
+        Self { general, special, ..self }
     }
 
     /// Sets the registers of `vcpu` that differ from `before`. False when KVM refuses the values or keeps others: then

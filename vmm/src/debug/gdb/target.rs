@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::sync::Arc;
 
+use gdbstub::arch::Registers;
 use gdbstub::common::Tid;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::multithread::{MultiThreadBase, MultiThreadResumeOps};
@@ -95,6 +96,21 @@ impl<'a> Guest<'a> {
         Ok(View { space, planted: &mut self.planted })
     }
 
+    /// The registers that a debugger sees: the vCPU's; or those of what was interrupted, when the guest's own handler
+    /// has told the host of an exception.
+    fn registers(&self) -> Result<RegisterFile> {
+        let file = RegisterFile::of(self.vcpu())?;
+        Ok(match &self.end {
+            Some(StopReason::Exception(frame)) => file.interrupted(frame),
+            _ => file,
+        })
+    }
+
+    /// Where a debugger sees the vCPU.
+    pub(super) fn shown_rip(&self) -> Result<Gva> {
+        Ok(Gva(self.registers()?.pc()))
+    }
+
     /// Where the vCPU is.
     pub(super) fn rip(&self) -> Result<Gva> {
         self.vcpu().registers().map(|registers| Gva(registers.rip))
@@ -179,7 +195,7 @@ impl Target for Guest<'_> {
 impl MultiThreadBase for Guest<'_> {
     fn read_registers(&mut self, file: &mut RegisterFile, tid: Tid) -> TargetResult<(), Self> {
         known(tid)?;
-        *file = RegisterFile::of(self.vcpu())?;
+        *file = self.registers()?;
         Ok(())
     }
 
@@ -226,7 +242,7 @@ impl MultiThreadBase for Guest<'_> {
 impl SingleRegisterAccess<Tid> for Guest<'_> {
     fn read_register(&mut self, tid: Tid, id: RegisterId, buffer: &mut [u8]) -> TargetResult<usize, Self> {
         known(tid)?;
-        Ok(RegisterFile::of(self.vcpu())?.read(id, buffer))
+        Ok(self.registers()?.read(id, buffer))
     }
 
     fn write_register(&mut self, tid: Tid, id: RegisterId, bytes: &[u8]) -> TargetResult<(), Self> {
@@ -242,6 +258,10 @@ impl SingleRegisterAccess<Tid> for Guest<'_> {
 
 impl Guest<'_> {
     fn set(&self, after: &RegisterFile, before: &RegisterFile) -> TargetResult<(), Self> {
+        if self.end.is_some() {
+            // Nothing comes of them any more.
+            return Err(TargetError::Errno(libc::EPERM as u8));
+        }
         match after.set(self.vcpu(), before)? {
             true => Ok(()),
             false => Err(TargetError::Errno(libc::EINVAL as u8)),
