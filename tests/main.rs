@@ -18,6 +18,8 @@ mod features;
 mod files;
 mod foreign_images;
 mod gallery;
+mod gdb;
+mod gdb_protocol;
 mod guest_tests;
 mod harness;
 mod hypercall_properties;

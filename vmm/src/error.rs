@@ -188,6 +188,16 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A debugger cannot connect.
+    #[error("cannot {action}")]
+    Debugger {
+        /// What was tried.
+        action: String,
+        /// The errno.
+        #[source]
+        source: io::Error,
+    },
+
     /// A signal handler or thread that stops guests cannot be set up.
     #[error("cannot {action}")]
     Stop {

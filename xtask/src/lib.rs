@@ -9,6 +9,7 @@ pub mod ci;
 pub mod diff_exits;
 pub mod doctor;
 pub mod explain;
+pub mod gdb;
 pub mod guest;
 pub mod lab;
 pub mod list;

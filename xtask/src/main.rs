@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, diff_exits, doctor, explain, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, diff_exits, doctor, explain, gdb, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -41,6 +41,13 @@ enum Command {
     #[command(disable_help_flag = true)]
     Walk {
         /// [PROGRAM] GVA… [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Builds a guest program and the VMM, and opens gdb on the guest, stopped at its first instruction.
+    #[command(disable_help_flag = true)]
+    Gdb {
+        /// [PROGRAM] [gdb's -ex, -x, --batch] [VMM options] [-- guest arguments]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
@@ -102,6 +109,7 @@ fn main() -> ExitCode {
         Command::Explain { words } => explain::explain(&words),
         Command::Map { words } => explain::map(&words),
         Command::Walk { words } => explain::walk(&words),
+        Command::Gdb { words } => gdb::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
         Command::Test { filter, guest: true, words, .. } => test::run_in_guests(filter.as_deref(), &words),

@@ -40,7 +40,7 @@ fn library_directory(target: &str) -> Result<PathBuf> {
 }
 
 /// The toolchain's folder. rustup tells its children; asking rustc would cost more than all the rest of a run.
-fn sysroot() -> Result<PathBuf> {
+pub(crate) fn sysroot() -> Result<PathBuf> {
     if let (Some(home), Some(name)) = (std::env::var_os("RUSTUP_HOME"), std::env::var_os("RUSTUP_TOOLCHAIN"))
     {
         return Ok(PathBuf::from(home).join("toolchains").join(name));

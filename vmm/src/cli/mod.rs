@@ -13,6 +13,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+use vmm::debug::gdb::Endpoint;
 pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
@@ -70,6 +71,10 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) core: Core,
+
+    /// Wait at the first instruction for a debugger: at tcp:PORT of this computer, tcp:HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "tcp:1234", conflicts_with = "Watch")]
+    pub(crate) gdb: Option<Endpoint>,
 
     /// When the guest dies, write why to this file, as JSON.
     #[arg(long, value_name = "PATH")]
@@ -135,6 +140,7 @@ Examples:
   vmm run --trace=hypercall,main kernel.elf
   vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run --report run.html kernel.elf # a page about the run, for a browser
+  vmm run kernel.elf --gdb             # then in gdb: target remote 127.0.0.1:1234
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 

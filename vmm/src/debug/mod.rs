@@ -9,6 +9,7 @@ mod core_file;
 mod cpu_state;
 pub mod diagnosis;
 pub mod exception;
+pub mod gdb;
 pub mod instruction;
 pub mod landmark;
 pub(crate) mod repeat;

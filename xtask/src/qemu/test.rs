@@ -28,6 +28,7 @@ const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("explain::every_line_of_source_holds_its_step", "needs the sources"),
     ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
     ("foreign_images::", "needs a C compiler"),
+    ("gdb::", "needs gdb"),
     ("guest_tests::", "needs cargo and the sources"),
     ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
     ("images::what_is_no_file_is_refused", "needs mkfifo"),
