@@ -7,6 +7,7 @@
 mod add_a_hypercall;
 mod boot;
 mod console;
+mod coverage;
 mod documents;
 mod embedding;
 mod ends;

@@ -4,6 +4,7 @@
 //! friend: registers and memory may hold anything.
 
 mod cpu_state;
+pub(crate) mod dwarf;
 mod symbols;
 
 pub use cpu_state::CpuState;

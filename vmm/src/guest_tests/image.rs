@@ -18,6 +18,7 @@ use shared_abi::guest_test::{Ending, NOTE_TYPE, TestRecord, UNLIMITED};
 use crate::boot::contract::find_note;
 use crate::boot::kernel::KernelImage;
 use crate::config::KernelSource;
+use crate::coverage::{LineTable, LineTableError};
 use crate::error::Error;
 
 /// An image that holds tests.
@@ -112,6 +113,14 @@ impl TestImage {
     #[must_use]
     pub fn tests(&self) -> &[GuestTest] {
         &self.tests
+    }
+
+    /// The lines of the image's source, for [`Coverage`](crate::coverage::Coverage).
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn lines(&self) -> Result<LineTable, LineTableError> {
+        LineTable::read(&self.bytes)
     }
 
     /// The image itself.

@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
+use crate::coverage::Coverage;
 use crate::error::Result;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
+use crate::report::RunReport;
 use crate::vm::Vm;
 
 /// What all tests of a run have in common.
@@ -25,16 +27,40 @@ pub struct Options {
 /// # Errors
 /// What the host could not do. That a test does not hold is in the verdict.
 pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Verdict> {
+    run_by(image, test, options, 1, Vm::run)
+}
+
+/// Runs one test as [`run`] does, and adds the lines it reaches to `coverage`. Its time limits are larger by
+/// [`Method::patience`](crate::coverage::Method::patience).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_covered(
+    image: &TestImage,
+    test: &GuestTest,
+    options: &Options,
+    coverage: &Coverage,
+) -> Result<Verdict> {
+    run_by(image, test, options, coverage.method().patience(), |vm| coverage.run(vm))
+}
+
+fn run_by(
+    image: &TestImage,
+    test: &GuestTest,
+    options: &Options,
+    patience: u32,
+    run: impl FnOnce(&mut Vm) -> Result<RunReport>,
+) -> Result<Verdict> {
     let start = Instant::now();
     let (console, captured) = Console::capture();
     let mut config = VmConfig::new(image.kernel());
     config.arguments = vec![test.name.clone(), test.index.to_string()];
-    config.timeout = Some(test.timeout.unwrap_or(options.timeout));
+    config.timeout = Some(test.timeout.unwrap_or(options.timeout).saturating_mul(patience));
     config.console = match options.show {
         Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
         None => console,
     };
-    let report = Vm::build(config)?.run()?;
+    let report = run(&mut Vm::build(config)?)?;
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");

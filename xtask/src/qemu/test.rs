@@ -19,8 +19,9 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 11] = [
+const NEED_THIS_COMPUTER: [(&str, &str); 12] = [
     ("add_a_hypercall::", "needs cargo and the sources"),
+    ("coverage::", "needs cargo and the sources"),
     ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
     ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
