@@ -54,6 +54,7 @@ pub mod page_walk;
 mod readiness;
 pub mod report;
 pub mod run_loop;
+pub mod session;
 pub mod stop;
 mod tiny_guest;
 pub mod vcpu;

@@ -76,23 +76,24 @@ impl StopHandle {
     }
 
     /// Lets requests reach the vCPU whose `kvm_run` this is, from now until the guard is dropped on this thread.
-    pub(crate) fn attach(&self, run: &mut kvm_run) -> Result<Attached<'_>> {
+    pub(crate) fn attach(&self, run: &mut kvm_run) -> Result<Attached> {
         install_kick_handler()?;
         IMMEDIATE_EXIT.set(&raw mut run.immediate_exit);
         // SAFETY: gettid has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
         // After this line requests are signalled; one made before it is seen by the run loop's first look.
         self.state.thread.store(thread, Ordering::SeqCst);
-        Ok(Attached { state: &self.state })
+        Ok(Attached { state: Arc::clone(&self.state) })
     }
 }
 
 /// While it lives, requests kick the thread that made it.
-pub(crate) struct Attached<'a> {
-    state: &'a State,
+#[derive(Debug)]
+pub(crate) struct Attached {
+    state: Arc<State>,
 }
 
-impl Drop for Attached<'_> {
+impl Drop for Attached {
     fn drop(&mut self) {
         self.state.thread.store(0, Ordering::SeqCst);
         IMMEDIATE_EXIT.set(ptr::null_mut());
@@ -133,6 +134,7 @@ extern "C" fn on_kick(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_v
 const STOP_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// A thread that stops the machine when its time is up; ends early when dropped.
+#[derive(Debug)]
 pub(crate) struct Watchdog {
     /// Dropped first, which wakes the thread.
     cancel: Option<mpsc::Sender<()>>,

@@ -114,7 +114,7 @@ impl Vcpu {
     }
 
     /// Lets stop requests reach this thread while it runs this vCPU.
-    pub(crate) fn attach<'a>(&mut self, stop: &'a StopHandle) -> Result<Attached<'a>> {
+    pub(crate) fn attach(&mut self, stop: &StopHandle) -> Result<Attached> {
         stop.attach(self.fd.get_kvm_run())
     }
 

@@ -13,17 +13,15 @@ use crate::boot::{self, Boot};
 use crate::config::{MemorySize, PageSize, VmConfig};
 use crate::debug::{CpuState, Symbols};
 use crate::error::{Error, Result};
-use crate::exit::Exit;
 use crate::hypercall::Files;
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
-use crate::next::{Next, StopReason};
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
-use crate::run_loop;
-use crate::stop::{StopHandle, Watchdog};
-use crate::vcpu::{Place, Vcpu};
+use crate::session::Session;
+use crate::stop::StopHandle;
+use crate::vcpu::Vcpu;
 
 /// The KVM API version, the same since Linux 2.6.22 (Linux Documentation/virt/kvm/api.rst, 4.1).
 pub const KVM_API_VERSION: i32 = 12;
@@ -33,8 +31,8 @@ pub const KVM_API_VERSION: i32 = 12;
 /// Fields are dropped in order: the vCPU closes first, then the VM, then the memory they map goes.
 #[derive(Debug)]
 pub struct Vm {
-    vcpu: Vcpu,
-    machine: Machine,
+    pub(crate) vcpu: Vcpu,
+    pub(crate) machine: Machine,
     map: GuestMap,
     image: KernelImage,
 }
@@ -90,41 +88,16 @@ impl Vm {
     /// # Errors
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
-        self.run_supervised(&mut Watched(observer))
+        let stop = self.session()?.resume(observer)?;
+        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
     }
 
-    /// Runs with somebody watching who also decides, whenever the guest stops, whether it goes on. The time limit counts
-    /// from the first start.
+    /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and what the supervisor could not do.
-    pub(crate) fn run_supervised(&mut self, supervisor: &mut impl Supervisor) -> Result<RunReport> {
-        let stop = self.run_to_stop(supervisor)?;
-        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *supervisor.counts() })
-    }
-
-    fn run_to_stop(&mut self, supervisor: &mut impl Supervisor) -> Result<StopReason> {
-        let Self { vcpu, machine, .. } = self;
-        let _attached = vcpu.attach(&machine.stop)?;
-        let _watchdog =
-            machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
-        if machine.stop.requested().is_some() {
-            // Asked before there was a thread to signal: leave at the first entry.
-            vcpu.interrupt_next_entry();
-        }
-        let stop = loop {
-            let next = run_loop::run(vcpu, machine, supervisor)
-                .and_then(|stop| supervisor.on_stop(&stop, vcpu, &machine.memory));
-            match next {
-                Ok(Next::Resume) => {}
-                Ok(Next::Stop(stop)) => break Ok(stop),
-                Err(error) => break Err(error),
-            }
-        };
-        // What the guest said last is shown even when the host fails, and while the time limit is still kept.
-        let flushed = machine.flush_console();
-        let stop = stop?;
-        flushed.map(|()| stop)
+    /// [`Error::Stop`].
+    pub fn session(&mut self) -> Result<Session<'_>> {
+        Session::start(self)
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.
@@ -177,42 +150,6 @@ impl Vm {
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         &self.vcpu
-    }
-}
-
-/// An observer who also decides, whenever the guest stops, whether it goes on.
-pub(crate) trait Supervisor: Observer {
-    /// Called when the guest has stopped, on the thread that runs it.
-    ///
-    /// # Errors
-    /// What the host could not do.
-    fn on_stop(&mut self, stop: &StopReason, vcpu: &Vcpu, memory: &GuestMemory) -> Result<Next>;
-}
-
-/// Somebody who only watches: every stop is the end.
-struct Watched<'a, O>(&'a mut O);
-
-impl<O: Observer> Observer for Watched<'_, O> {
-    fn on_entry(&mut self) {
-        self.0.on_entry();
-    }
-
-    fn on_exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
-        self.0.on_exit(exit, place);
-    }
-
-    fn on_answer(&mut self, next: &Next) {
-        self.0.on_answer(next);
-    }
-
-    fn counts(&self) -> &ExitCounts {
-        self.0.counts()
-    }
-}
-
-impl<O: Observer> Supervisor for Watched<'_, O> {
-    fn on_stop(&mut self, stop: &StopReason, _: &Vcpu, _: &GuestMemory) -> Result<Next> {
-        Ok(Next::Stop(stop.clone()))
     }
 }
 

@@ -22,17 +22,17 @@ use crate::observe::{ExitCounts, Observer};
 use crate::page_walk::Walker;
 use crate::report::RunReport;
 use crate::vcpu::{Place, Vcpu};
-use crate::vm::{Supervisor, Vm};
+use crate::vm::Vm;
 
 /// Runs a machine and adds what it reaches to `coverage`.
 pub(super) fn run(coverage: &Coverage, vm: &mut Vm) -> Result<RunReport> {
     let mut recorder = Recorder::prepare(coverage, vm)?;
-    let report = vm.run_supervised(&mut recorder);
+    let stop = recorder.run(vm);
     // Whatever has happened: memory is left as the guest made it.
     recorder.traps.lift_all(vm.memory());
     vm.vcpu().set_guest_debug(&kvm_guest_debug::default())?;
     coverage.add(recorder.reached);
-    report
+    Ok(RunReport { stop: stop?, rip: vm.vcpu().rip(), exits: recorder.counts })
 }
 
 struct Recorder {
@@ -72,28 +72,55 @@ impl Recorder {
         Ok(recorder)
     }
 
+    /// Runs the guest until it stops for a reason of its own.
+    fn run(&mut self, vm: &mut Vm) -> Result<StopReason> {
+        let mut session = vm.session()?;
+        loop {
+            let stop = session.resume(self)?;
+            if !self.goes_on(&stop, session.vm())? {
+                return Ok(stop);
+            }
+        }
+    }
+
     fn reach(&mut self, gva: Gva) {
         if self.wanted.contains(&gva) {
             self.reached.insert(gva);
         }
     }
 
-    /// Whether the guest stopped at a trap, which is lifted then.
-    fn is_trap(&mut self, vcpu: &Vcpu, memory: &GuestMemory) -> Result<bool> {
-        let mut registers = vcpu.registers()?;
-        // A CPU that tells of `int3` as a trap is behind it.
-        for rip in [registers.rip, registers.rip.wrapping_sub(1)] {
-            if !self.traps.lift(Gva(rip), memory) {
-                continue;
+    /// Whether the guest stopped only because it is watched.
+    fn goes_on(&mut self, stop: &StopReason, vm: &Vm) -> Result<bool> {
+        let goes_on = match (self.method, stop) {
+            (Method::Breakpoints, StopReason::EmulationFailure(_)) => self.is_trap(vm)?,
+            (Method::Breakpoints, StopReason::Debug(event)) => {
+                if !self.is_trap(vm)? && event.exception == DebugEvent::BREAKPOINT {
+                    // The guest's own `int3`: it gets the exception that it would have got.
+                    debug(vm.vcpu(), KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP)?;
+                }
+                true
             }
-            self.reached.insert(Gva(rip));
-            if rip != registers.rip {
-                registers.rip = rip;
-                vcpu.set_registers(&registers)?;
+            (Method::Steps, StopReason::Debug(event)) => {
+                self.reach(event.pc);
+                true
             }
-            return Ok(true);
+            _ => false,
+        };
+        if !goes_on && matches!(stop, StopReason::EmulationFailure(_)) {
+            self.counts.fatal += 1;
         }
-        Ok(false)
+        Ok(goes_on)
+    }
+
+    /// Whether the guest stopped at a trap, which is lifted then. RIP is at it, on a KVM that tells of `int3` as on one that
+    /// cannot emulate it.
+    fn is_trap(&mut self, vm: &Vm) -> Result<bool> {
+        let rip = Gva(vm.vcpu().registers()?.rip);
+        let is_trap = self.traps.lift(rip, vm.memory());
+        if is_trap {
+            self.reached.insert(rip);
+        }
+        Ok(is_trap)
     }
 }
 
@@ -115,35 +142,6 @@ impl Observer for Recorder {
 
     fn counts(&self) -> &ExitCounts {
         &self.counts
-    }
-}
-
-impl Supervisor for Recorder {
-    fn on_stop(&mut self, stop: &StopReason, vcpu: &Vcpu, memory: &GuestMemory) -> Result<Next> {
-        let is_own = match (self.method, stop) {
-            (Method::Breakpoints, StopReason::EmulationFailure(_)) => self.is_trap(vcpu, memory)?,
-            (Method::Breakpoints, StopReason::Debug(event)) => {
-                let is_own = self.is_trap(vcpu, memory)?;
-                if !is_own && event.exception == DebugEvent::BREAKPOINT {
-                    // The guest's own `int3`: it gets the exception that it would have got.
-                    debug(vcpu, KVM_GUESTDBG_USE_SW_BP | KVM_GUESTDBG_INJECT_BP)?;
-                    return Ok(Next::Resume);
-                }
-                is_own
-            }
-            (Method::Steps, StopReason::Debug(event)) => {
-                self.reach(event.pc);
-                true
-            }
-            _ => false,
-        };
-        if is_own {
-            return Ok(Next::Resume);
-        }
-        if matches!(stop, StopReason::Debug(_) | StopReason::EmulationFailure(_)) {
-            self.counts.fatal += 1;
-        }
-        Ok(Next::Stop(stop.clone()))
     }
 }
 
