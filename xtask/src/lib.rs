@@ -5,6 +5,7 @@
 
 pub mod bench;
 pub mod ci;
+pub mod coverage;
 pub mod doctor;
 pub mod guest;
 pub mod lab;

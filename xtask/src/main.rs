@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, doctor, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, coverage, doctor, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Command {
     Lint,
     /// Runs what a change must pass: `lint`, then `test`.
     Ci,
+    /// Shows which lines the tests reach, in the host's code and in the guest's: a table, an lcov file, a page.
+    Coverage(coverage::Options),
     /// Measures what things cost, each beside its limit in the same run.
     Bench,
     /// Compares things on this machine and shows them as a table.
@@ -82,6 +84,7 @@ fn main() -> ExitCode {
         Command::Test { filter, options, .. } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
+        Command::Coverage(options) => coverage::run(&options),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
         Command::Tour => tour::run(),
