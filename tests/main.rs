@@ -15,6 +15,7 @@ mod faults;
 mod features;
 mod files;
 mod foreign_images;
+mod fuzzing;
 mod guest_tests;
 mod harness;
 mod hypercall_properties;

@@ -89,7 +89,9 @@ pub enum Error {
     },
 
     /// No way to see which lines a guest reaches.
-    #[error("this host's KVM tells neither of `int3` nor of steps, so nobody sees which lines a guest reaches")]
+    #[error(
+        "this host's KVM tells neither of `int3` nor of steps, so nobody sees which lines a guest reaches"
+    )]
     NoCoverage,
 
     /// The guest's page tables do not fit.

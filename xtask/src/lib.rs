@@ -7,6 +7,7 @@ pub mod bench;
 pub mod ci;
 pub mod coverage;
 pub mod doctor;
+pub mod fuzz;
 pub mod guest;
 pub mod lab;
 pub mod list;

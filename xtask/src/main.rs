@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, coverage, doctor, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, coverage, doctor, fuzz, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -53,6 +53,8 @@ enum Command {
     Ci,
     /// Shows which lines the tests reach, in the host's code and in the guest's: a table, an lcov file, a page.
     Coverage(coverage::Options),
+    /// Gives what reads a stranger's bytes any bytes, for a while: `--list` shows what.
+    Fuzz(fuzz::Options),
     /// Measures what things cost, each beside its limit in the same run.
     Bench,
     /// Compares things on this machine and shows them as a table.
@@ -85,6 +87,7 @@ fn main() -> ExitCode {
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
         Command::Coverage(options) => coverage::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
         Command::Tour => tour::run(),

@@ -11,9 +11,10 @@ mod time;
 
 pub use files::{Files, Grant, GrantMode, Limits};
 
+use kvm_bindings::kvm_regs;
 use shared_abi::Gva;
 pub(crate) use shared_abi::hypercall::Answer;
-use shared_abi::hypercall::{ExitKind, Hypercall, encode_answer};
+use shared_abi::hypercall::{ExitKind, Hypercall, Registers, encode_answer};
 use shared_abi::ports;
 
 use crate::error::Result;
@@ -22,6 +23,7 @@ use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::ExitCounts;
 use crate::vcpu::Vcpu;
+use crate::vm::Vm;
 
 /// What became of a call.
 pub(crate) enum Outcome {
@@ -67,6 +69,22 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<
             Ok(Next::Resume)
         }
         Outcome::Stop(reason) => Ok(Next::Stop(reason)),
+    }
+}
+
+impl Vm {
+    /// Answers the call in `registers` as if the guest, which does not run, had just made it: to try calls that no guest of
+    /// ours makes. The answer is in the vCPU's registers, which are read by ioctls from now on.
+    ///
+    /// # Errors
+    /// As [`handle`].
+    pub fn hypercall(&mut self, registers: &Registers) -> Result<Next> {
+        let Self { vcpu, machine, .. } = self;
+        vcpu.forgo_register_sync();
+        let [rdi, rsi, rdx, r10, r8, r9] = registers.arguments;
+        let rax = registers.number;
+        vcpu.set_registers(&kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, ..vcpu.registers()? })?;
+        handle(vcpu, machine, &ExitCounts::default())
     }
 }
 

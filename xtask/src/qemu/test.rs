@@ -19,13 +19,14 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 12] = [
+const NEED_THIS_COMPUTER: [(&str, &str); 13] = [
     ("add_a_hypercall::", "needs cargo and the sources"),
     ("coverage::", "needs cargo and the sources"),
     ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
     ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
     ("foreign_images::", "needs a C compiler"),
+    ("fuzzing::", "needs cargo and the sources"),
     ("guest_tests::", "needs cargo and the sources"),
     ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
     ("images::what_is_no_file_is_refused", "needs mkfifo"),
