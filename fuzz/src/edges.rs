@@ -5,7 +5,7 @@
 //! are only the few that code sets by [`mark`], and the engine changes inputs blindly.
 
 use std::cell::Cell;
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Counters of code that is not instrumented: tests of the engine, which run side by side.
 const MARKS: usize = 16;
@@ -37,21 +37,28 @@ pub fn mark(place: usize) {
     MARKED.set(marked);
 }
 
-/// The compiler's counters.
-fn counters() -> &'static [AtomicU8] {
+/// Eight counters in a word: most are 0, and are passed over together.
+fn counters() -> &'static [AtomicU64] {
     let (start, size) = (START.load(Ordering::SeqCst), SIZE.load(Ordering::SeqCst));
-    if start == 0 {
+    // The few at both ends that fill no word are left out.
+    let first = start.next_multiple_of(WORD);
+    let words = (start + size).saturating_sub(first) / WORD;
+    if start == 0 || words == 0 {
         return &[];
     }
-    // SAFETY: The compiler's code has said that these bytes are counters; they are static and never unmapped. An `AtomicU8`
-    // is a byte, and other threads write them, without order, by plain stores of instrumented code: whatever is read of
-    // them is a byte that was written.
-    unsafe { std::slice::from_raw_parts(start as *const AtomicU8, size) }
+    // SAFETY: The compiler's code has said that these bytes are counters; they are static and never unmapped. The address is
+    // a multiple of a word's size, and the range ends within them. Other threads write single bytes of them, by plain stores
+    // of instrumented code, without order: whatever is read is some of the bytes that were written.
+    unsafe { std::slice::from_raw_parts(first as *const AtomicU64, words) }
 }
+
+const WORD: usize = size_of::<u64>();
 
 /// Sets all counters to 0.
 pub fn reset() {
-    counters().iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+    for word in counters().iter().filter(|word| word.load(Ordering::Relaxed) != 0) {
+        word.store(0, Ordering::Relaxed);
+    }
     MARKED.set([0; MARKS]);
 }
 
@@ -66,13 +73,14 @@ impl Seen {
     /// Adds what was counted since the last [`reset`]; says whether any of it is new.
     pub fn add(&mut self) -> bool {
         let counters = counters();
-        self.edges.resize(counters.len() + MARKS, 0);
-        let counts = counters.iter().map(|counter| counter.load(Ordering::Relaxed)).chain(MARKED.get());
-        let mut is_new = false;
-        for (seen, count) in self.edges.iter_mut().zip(counts).filter(|(_, count)| *count > 0) {
-            let order = order(count);
-            is_new |= *seen & order == 0;
-            *seen |= order;
+        self.edges.resize(counters.len() * WORD + MARKS, 0);
+        let (edges, marked) = self.edges.split_at_mut(counters.len() * WORD);
+        let mut is_new = add_counts(marked, MARKED.get());
+        for (edges, word) in edges.chunks_exact_mut(WORD).zip(counters) {
+            match word.load(Ordering::Relaxed) {
+                0 => {}
+                counts => is_new |= add_counts(edges, counts.to_le_bytes()),
+            }
         }
         is_new
     }
@@ -82,6 +90,17 @@ impl Seen {
     pub fn count(&self) -> usize {
         self.edges.iter().filter(|&&orders| orders != 0).count()
     }
+}
+
+/// Adds a few counts; says whether any of them is new.
+fn add_counts<const N: usize>(edges: &mut [u8], counts: [u8; N]) -> bool {
+    let mut is_new = false;
+    for (seen, count) in edges.iter_mut().zip(counts) {
+        let order = order(count);
+        is_new |= *seen & order != order;
+        *seen |= order;
+    }
+    is_new
 }
 
 /// 1, 2, 3, 4 to 7, 8 to 15, 16 to 31, 32 to 127, more: a loop that runs once more is nothing new.

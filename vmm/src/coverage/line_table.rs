@@ -2,19 +2,19 @@
 //!
 //! DWARF keeps it as a program for a small machine, which makes rows of address, file and line (DWARF 5, 6.2). Rows with the
 //! mark `is_stmt` are where the compiler recommends a breakpoint. All numbers are an image's own and may be damaged: the
-//! reading is bounded by the image's size.
+//! reading is bounded by the image's size (`vmm/src/debug/dwarf.rs`).
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use gimli::{DwarfSections, LineProgramHeader, LineRow, Reader, Section, Unit};
+use gimli::{Dwarf, LineProgramHeader, LineRow, Reader, Unit};
 use object::elf::{FileHeader64, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader, ProgramHeader};
-use object::{LittleEndian, read::elf::ElfFile64};
+use object::{LittleEndian, Object, read::elf::ElfFile64};
 use shared_abi::Gva;
 
-use crate::debug::dwarf::{self, Bytes};
+use crate::debug::dwarf::{self, Bytes, DwarfError};
 
 /// The lines of an image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,15 +42,9 @@ pub enum LineTableError {
     /// It was built without, or stripped.
     #[error("it has no debug information: build it with `debug = \"line-tables-only\"` or more")]
     None,
-    /// It cannot be read.
+    /// It cannot be used.
     #[error("its debug information is damaged")]
-    Damaged(#[source] gimli::Error),
-    /// Its parts overlap, and would make more lines than the image has bytes.
-    #[error("its debug information is damaged: it is larger than its own section")]
-    Endless,
-    /// A section cannot be read.
-    #[error("its debug information cannot be read")]
-    Section(#[source] object::Error),
+    Damaged(#[from] DwarfError),
 }
 
 impl LineTable {
@@ -60,8 +54,11 @@ impl LineTable {
     /// Why it has none.
     pub fn read(image: &[u8]) -> Result<Self, LineTableError> {
         let elf = ElfFile64::<LittleEndian>::parse(image).map_err(LineTableError::NotElf)?;
-        let sections = dwarf::sections(&elf).map_err(LineTableError::Section)?;
-        Collector::new(Code::of(image)).collect(&sections)
+        if elf.section_by_name(".debug_line").is_none() {
+            return Err(LineTableError::None);
+        }
+        let dwarf = dwarf::read(&elf)?;
+        Ok(Collector::new(Code::of(image)).collect(&dwarf).map_err(DwarfError::Damaged)?)
     }
 
     /// A table of one line that begins at each of these addresses: for guests that have no source.
@@ -117,31 +114,21 @@ impl Collector {
         Self { code, files: HashMap::new(), rows: BTreeSet::new() }
     }
 
-    fn collect(mut self, sections: &DwarfSections<Bytes>) -> Result<LineTable, LineTableError> {
-        let dwarf = sections.borrow(Clone::clone);
-        let section_size = dwarf.debug_line.reader().len();
-        if section_size == 0 {
-            return Err(LineTableError::None);
-        }
-        // Several units may share a program; damaged ones could overlap without end.
-        let (mut seen, mut read) = (HashSet::new(), 0);
+    fn collect(mut self, dwarf: &Dwarf<Bytes>) -> gimli::Result<LineTable> {
+        // Several units may share a program.
+        let mut seen = HashSet::new();
         let mut units = dwarf.units();
-        while let Some(header) = units.next().map_err(LineTableError::Damaged)? {
-            let unit = dwarf.unit(header).map_err(LineTableError::Damaged)?;
-            let Some(program) = &unit.line_program else { continue };
-            if !seen.insert(program.header().offset().0) {
-                continue;
+        while let Some(header) = units.next()? {
+            let unit = dwarf.unit(header)?;
+            let offset = unit.line_program.as_ref().map(|program| program.header().offset().0);
+            if offset.is_some_and(|offset| seen.insert(offset)) {
+                self.add(dwarf, &unit)?;
             }
-            read += program.header().raw_program_buf().len();
-            if read > section_size {
-                return Err(LineTableError::Endless);
-            }
-            self.add(&dwarf, &unit).map_err(LineTableError::Damaged)?;
         }
         Ok(self.finish())
     }
 
-    fn add(&mut self, dwarf: &gimli::Dwarf<Bytes>, unit: &Unit<Bytes>) -> gimli::Result<()> {
+    fn add(&mut self, dwarf: &Dwarf<Bytes>, unit: &Unit<Bytes>) -> gimli::Result<()> {
         let Some(program) = unit.line_program.clone() else { return Ok(()) };
         let Self { code, files, rows: found } = self;
         // Most rows of a unit are of few files.
@@ -185,7 +172,7 @@ const MAX_PATH: usize = 4096;
 
 /// The file of a row, from the root of the file system as far as the compiler knew it.
 fn path(
-    dwarf: &gimli::Dwarf<Bytes>,
+    dwarf: &Dwarf<Bytes>,
     unit: &Unit<Bytes>,
     header: &LineProgramHeader<Bytes>,
     row: &LineRow,

@@ -193,17 +193,23 @@ fn debug_information(elf: &ElfFile64<'_, LittleEndian>) -> Result<Context<Bytes>
         return Err("the image has no debug information".to_owned());
     }
     let damaged = |error: &dyn fmt::Display| format!("the image's debug information is damaged: {error}");
-    let sections = dwarf::sections(elf).map_err(|error| damaged(&error))?;
-    let context = Context::from_dwarf(sections.borrow(Clone::clone)).map_err(|error| damaged(&error))?;
+    let dwarf = dwarf::read(elf).map_err(|error| damaged(&error))?;
+    let context = Context::from_dwarf(dwarf).map_err(|error| damaged(&error))?;
     // Units are read one by one when asked for; a whole one at the entry shows that there is something to read.
     let entry = elf.elf_header().e_entry(elf.endian());
-    match context.find_location(entry) {
+    match context.find_location(entry.min(LAST_ADDRESS)) {
         Ok(_) => Ok(context),
         Err(error) => Err(damaged(&error)),
     }
 }
 
+/// The last address that can be asked for: addr2line adds 1 to it.
+const LAST_ADDRESS: u64 = u64::MAX - 1;
+
 fn dwarf_frames(dwarf: &Context<Bytes>, gva: Gva) -> Option<Vec<Frame>> {
+    if gva.0 > LAST_ADDRESS {
+        return None;
+    }
     let folder = compilation_folder(dwarf, gva).unwrap_or_default();
     let mut found = dwarf.find_frames(gva.0).skip_all_loads().ok()?;
     let mut frames = Vec::new();

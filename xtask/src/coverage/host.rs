@@ -22,6 +22,9 @@ const SUITES: [&[&str]; 3] = [
     &["--package", "tests"],
 ];
 
+/// A test that cannot hold here: it takes from the VMM the right to write files, and an instrumented one writes its profile.
+const NOT_INSTRUMENTED: &str = "files::the_hosts_own_limit_of_file_sizes";
+
 /// Runs the tests, or those whose name contains `filter`; says what they reach and how many have failed.
 pub(super) fn measure(filter: Option<&str>) -> Result<(Lines, u64)> {
     let tools = Tools::find()?;
@@ -37,7 +40,7 @@ pub(super) fn measure(filter: Option<&str>) -> Result<(Lines, u64)> {
         let tests = build_tests(instrumented("test").args(suite))?;
         programs.extend(tests.into_iter().map(|test| test.program));
         let mut test = instrumented("test");
-        test.args(suite).args(["--no-fail-fast", "--"]).args(filter);
+        test.args(suite).args(["--no-fail-fast", "--", "--skip", NOT_INSTRUMENTED]).args(filter);
         // Four files a program, which its processes share: there are hundreds.
         test.env("LLVM_PROFILE_FILE", profiles.join("%4m.profraw")).env("DUET_VMM", &vmm);
         failed += run_suite_shown_on(&mut stderr(), &mut test)?.failed;

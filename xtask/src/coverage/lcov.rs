@@ -105,14 +105,16 @@ fn line(record: &str) -> Option<(u64, u64)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// The path of a file of the workspace, relative to it.
+/// The path of a source of the workspace, relative to it. Files of tests alone are none: they reach, and are not reached.
 fn own(path: &str) -> Option<String> {
     let path = Path::new(path);
-    match path.strip_prefix(workspace::root()) {
-        Ok(relative) if !relative.starts_with("target") => Some(relative.to_string_lossy().into_owned()),
-        Err(_) if path.is_relative() => Some(path.to_string_lossy().into_owned()),
-        _ => None,
-    }
+    let relative = match path.strip_prefix(workspace::root()) {
+        Ok(relative) => relative,
+        Err(_) if path.is_relative() => path,
+        Err(_) => return None,
+    };
+    let is_other = relative.iter().any(|part| part == "target" || part == "tests" || part == "tests.rs");
+    (!is_other).then(|| relative.to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -124,7 +126,8 @@ mod tests {
         let root = workspace::root().display();
         let mut lines = Lines::read(&format!(
             "TN:\nSF:{root}/a.rs\nFN:1,f\nDA:1,0\nDA:2,5,hash\nBRDA:1,0,0,1\nLF:2\nend_of_record\n\
-             SF:/elsewhere/b.rs\nDA:1,1\nend_of_record\nSF:{root}/target/made.rs\nDA:1,1\nend_of_record\n"
+             SF:/elsewhere/b.rs\nDA:1,1\nend_of_record\nSF:{root}/target/made.rs\nDA:1,1\nend_of_record\n\
+             SF:{root}/a/tests/c.rs\nDA:1,1\nend_of_record\n"
         ));
         lines.add(&Lines::read("SF:a.rs\nDA:1,2\nDA:9,0\nend_of_record\n"));
         let written = "SF:a.rs\nDA:1,2\nDA:2,5\nDA:9,0\nLF:3\nLH:2\nend_of_record\n";
