@@ -42,7 +42,11 @@ pub(crate) fn read(elf: &ElfFile64<'_, LittleEndian>) -> Result<Dwarf<Bytes>, Dw
         size += data.len();
         Ok(Bytes::new(Arc::from(&*data), RunTimeEndian::Little))
     })?;
-    let mut dwarf = sections.borrow(Clone::clone);
+    bounded(sections.borrow(Clone::clone), size)
+}
+
+/// Makes sure that debug information in `size` bytes says nothing more often than a few times.
+fn bounded(mut dwarf: Dwarf<Bytes>, size: usize) -> Result<Dwarf<Bytes>, DwarfError> {
     let mut work = Work { left: SLACK + size.saturating_mul(TIMES) };
     work.abbreviations(&dwarf)?;
     // Each table is read once.
@@ -123,5 +127,47 @@ impl Work {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// So many units of nothing, whose tables of abbreviations start so many bytes behind one another, in one long table.
+    fn units(count: u32, distance: u32) -> (Dwarf<Bytes>, usize) {
+        let unit = |index: u32| {
+            let head =
+                [&8u32.to_le_bytes()[..], &4u16.to_le_bytes(), &(index * distance).to_le_bytes(), &[8]];
+            [head.concat(), vec![0]].concat()
+        };
+        let info: Vec<u8> = (0..count).flat_map(unit).collect();
+        // Code, DW_TAG_base_type, no children, no attributes.
+        let abbreviation =
+            |index: u32| [0x80 | (index & 0x7F) as u8, 0x80 | (index >> 7) as u8, 1, 0x24, 0, 0, 0];
+        let table: Vec<u8> = (0..count).flat_map(abbreviation).collect();
+        let size = info.len() + table.len();
+        let sections = DwarfSections::load(|id| {
+            let bytes: Arc<[u8]> = match id {
+                SectionId::DebugInfo => info.clone().into(),
+                SectionId::DebugAbbrev => table.clone().into(),
+                _ => Arc::from([]),
+            };
+            Ok::<_, DwarfError>(Bytes::new(bytes, RunTimeEndian::Little))
+        });
+        (sections.expect("they are there").borrow(Clone::clone), size)
+    }
+
+    #[test]
+    fn tables_that_overlap_are_refused_before_they_are_read() {
+        let (dwarf, size) = units(20_000, 7);
+        assert!(matches!(bounded(dwarf, size), Err(DwarfError::Endless)));
+    }
+
+    #[test]
+    fn a_table_that_all_units_share_is_read_once() {
+        let (dwarf, size) = units(20_000, 0);
+        let read = bounded(dwarf, size);
+        assert!(!matches!(read, Err(DwarfError::Endless)), "{:?}", read.err());
     }
 }
