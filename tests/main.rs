@@ -5,17 +5,21 @@
 #![cfg(test)]
 
 mod add_a_hypercall;
+mod autopsy;
 mod boot;
 mod console;
+mod core_file;
 mod coverage;
 mod documents;
 mod embedding;
 mod ends;
+mod explain;
 mod faults;
 mod features;
 mod files;
 mod foreign_images;
 mod fuzzing;
+mod gallery;
 mod guest_tests;
 mod harness;
 mod hypercall_properties;
@@ -24,8 +28,14 @@ mod image_fuzz;
 mod image_loading;
 mod images;
 mod invariants;
+mod ledger;
+mod map;
 mod page_rights;
 mod page_tables;
+mod report;
+mod report_page;
 mod second_kvm;
 mod stopping;
+mod timeline;
+mod walk;
 mod xtask_commands;

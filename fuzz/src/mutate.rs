@@ -153,7 +153,7 @@ pub fn changed(random: &mut Random, input: &[u8], other: &[u8], max_size: usize)
         bytes.extend_from_slice(&other[random.below(other.len() + 1)..]);
     }
     // Most often one change, seldom many.
-    for _ in 0..1 << random.below(5) {
+    for _ in 0..1 << random.below(6).saturating_sub(2) {
         Change::any(random, bytes.len()).make(&mut bytes);
     }
     bytes.truncate(max_size);

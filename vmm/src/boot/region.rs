@@ -3,6 +3,7 @@
 use shared_abi::Gpa;
 
 use crate::config::PageSize;
+use crate::origin::Origin;
 
 /// What a guest may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +72,10 @@ pub enum RegionKind {
     BootInfo,
     /// The guest's arguments.
     Arguments,
+    /// The unmapped page below the stack for double faults.
+    FaultStackGuard,
+    /// The stack for double faults.
+    FaultStack,
     /// The unmapped page below the stack.
     StackGuard,
     /// The stack of the first vCPU.
@@ -91,6 +96,8 @@ impl RegionKind {
             Self::NullPage => "null page",
             Self::BootInfo => "boot info",
             Self::Arguments => "arguments",
+            Self::FaultStackGuard => "fault stack guard",
+            Self::FaultStack => "fault stack",
             Self::StackGuard => "stack guard",
             Self::Stack => "stack",
             Self::PageTables => "page tables",
@@ -113,6 +120,8 @@ pub struct Region {
     pub rights: Rights,
     /// The largest page that may map it.
     pub largest_page: PageSize,
+    /// The line of the plan that placed it.
+    pub placed_at: Origin,
 }
 
 impl Region {

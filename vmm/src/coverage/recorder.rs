@@ -32,7 +32,7 @@ pub(super) fn run(coverage: &Coverage, vm: &mut Vm) -> Result<RunReport> {
     recorder.traps.lift_all(vm.memory());
     vm.vcpu().set_guest_debug(&kvm_guest_debug::default())?;
     coverage.add(recorder.reached);
-    Ok(RunReport { stop: stop?, rip: vm.vcpu().rip(), exits: recorder.counts })
+    Ok(vm.report(stop?, recorder.counts))
 }
 
 struct Recorder {

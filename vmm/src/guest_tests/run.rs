@@ -4,12 +4,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use shared_abi::exit_code;
+
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
 use crate::coverage::Coverage;
+use crate::debug::Diagnosis;
 use crate::error::Result;
+use crate::guest_tests::budget;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
+use crate::next::StopReason;
 use crate::report::RunReport;
 use crate::vm::Vm;
 
@@ -27,11 +32,17 @@ pub struct Options {
 /// # Errors
 /// What the host could not do. That a test does not hold is in the verdict.
 pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Verdict> {
-    run_by(image, test, options, 1, Vm::run)
+    run_by(image, test, options, 1, |vm| match test.max_instructions {
+        None => Ok((vm.run()?, None)),
+        Some(_) => {
+            let (report, instructions) = budget::run_and_count(vm, test.function)?;
+            Ok((report, Some(instructions)))
+        }
+    })
 }
 
 /// Runs one test as [`run`] does, and adds the lines it reaches to `coverage`. Its time limits are larger by
-/// [`Method::patience`](crate::coverage::Method::patience).
+/// [`Method::patience`](crate::coverage::Method::patience), and nobody counts its instructions.
 ///
 /// # Errors
 /// As [`run`].
@@ -41,7 +52,7 @@ pub fn run_covered(
     options: &Options,
     coverage: &Coverage,
 ) -> Result<Verdict> {
-    run_by(image, test, options, coverage.method().patience(), |vm| coverage.run(vm))
+    run_by(image, test, options, coverage.method().patience(), |vm| Ok((coverage.run(vm)?, None)))
 }
 
 fn run_by(
@@ -49,7 +60,7 @@ fn run_by(
     test: &GuestTest,
     options: &Options,
     patience: u32,
-    run: impl FnOnce(&mut Vm) -> Result<RunReport>,
+    run: impl FnOnce(&mut Vm) -> Result<(RunReport, Option<u64>)>,
 ) -> Result<Verdict> {
     let start = Instant::now();
     let (console, captured) = Console::capture();
@@ -60,12 +71,23 @@ fn run_by(
         Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
         None => console,
     };
-    let report = run(&mut Vm::build(config)?)?;
+    let mut vm = Vm::build(config)?;
+    let (report, instructions) = run(&mut vm)?;
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");
     }
-    Ok(Verdict::of(test, report, printed, start.elapsed()))
+    let mut verdict = Verdict::of(test, report, instructions, printed, start.elapsed());
+    if !verdict.has_held() {
+        verdict.diagnosis = explain(&vm, &verdict.report);
+    }
+    Ok(verdict)
+}
+
+/// Why the guest ended so; nothing when it just said that it was done.
+fn explain(vm: &Vm, report: &RunReport) -> Option<Diagnosis> {
+    let has_chosen = matches!(report.stop, StopReason::Exited { code } if code != exit_code::PANICKED);
+    (!has_chosen).then(|| vm.diagnose(report))
 }
 
 /// A console that is seen and kept.
