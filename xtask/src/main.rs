@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, diff_exits, doctor, explain, gdb, lab, list, new, qemu, run, test, tour};
+use xtask::{
+    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, list, new, qemu, run, test, tour,
+};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -79,6 +81,10 @@ enum Command {
     Lint,
     /// Runs what a change must pass: `lint`, then `test`.
     Ci,
+    /// Shows which lines the tests reach, in the host's code and in the guest's: a table, an lcov file, a page.
+    Coverage(coverage::Options),
+    /// Gives what reads a stranger's bytes any bytes, for a while: `--list` shows what.
+    Fuzz(fuzz::Options),
     /// Measures what things cost, each beside its limit in the same run.
     Bench,
     /// Compares things on this machine and shows them as a table.
@@ -116,6 +122,8 @@ fn main() -> ExitCode {
         Command::Test { filter, options, .. } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
+        Command::Coverage(options) => coverage::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
         Command::DiffExits(options) => diff_exits::run(&options),

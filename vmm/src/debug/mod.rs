@@ -8,6 +8,7 @@ mod backtrace;
 mod core_file;
 mod cpu_state;
 pub mod diagnosis;
+pub(crate) mod dwarf;
 pub mod exception;
 pub mod gdb;
 pub mod instruction;
