@@ -35,7 +35,62 @@ fn a_panic_is_101_and_shows_message_and_place() {
     assert_eq!(seen.code, Some(101));
     assert!(seen.stdout.contains("guest-kernel/src/bin/probe/ends.rs:"), "{seen:?}");
     assert!(seen.stdout.contains("asked to panic"), "{seen:?}");
-    assert_eq!(seen.stderr, "vmm: the guest panicked\n");
+    let line = seen.stderr.lines().next().unwrap_or_default();
+    assert!(line.starts_with("vmm: the guest panicked at guest-kernel/src/bin/probe/ends.rs:"), "{seen:?}");
+    assert!(line.contains(": asked to panic, in probe::"), "{seen:?}");
+}
+
+#[test]
+fn a_panic_is_one_exit_and_one_to_end_and_its_words_are_in_the_report() {
+    let finished = probe("panic").run();
+    finished.stopped_by(&StopReason::Exited { code: 101 });
+    assert_eq!((finished.report.exits.hypercall, finished.report.exits.total()), (1, 2));
+    assert_eq!(finished.report.panic.as_deref(), Some(finished.console.trim_end_matches('\n')));
+}
+
+#[test]
+fn a_panic_is_one_line_in_the_report_whatever_it_says() {
+    let finished = probe("panic-with-escapes").run();
+    let report = finished.report.to_string();
+    assert!(report.ends_with(": first\\nsecond \\u{1b}[2Jthird"), "{report}");
+    assert!(finished.console.contains("first\nsecond \u{1b}[2Jthird"), "the console shows what was said");
+}
+
+#[test]
+fn a_long_panic_is_shown_whole_and_kept_in_part() {
+    let finished = probe("panic-at-length").run();
+    finished.stopped_by(&StopReason::Exited { code: 101 });
+    assert!(finished.console.ends_with("the end\n") && finished.console.len() > 6000);
+    let words = finished.report.panic.expect("it panicked");
+    assert_eq!((words.len(), words.ends_with('…')), (4096 + '…'.len_utf8(), true));
+}
+
+#[test]
+fn a_panic_in_a_panic_ends_like_the_first() {
+    let finished = probe("panic-in-panic").run();
+    finished.stopped_by(&StopReason::Exited { code: 101 });
+    assert!(finished.console.contains("while telling of another panic"), "{}", finished.console);
+}
+
+#[test]
+fn a_panic_without_a_contract_speaks_through_the_port() {
+    let seen = vmm_run("probe", &["--no-contract", "--", "panic"]);
+    assert_eq!(seen.code, Some(101), "{seen:?}");
+    assert!(seen.stderr.starts_with("vmm: the guest panicked, in probe::"), "{seen:?}");
+    assert!(seen.stdout.ends_with(":\nasked to panic\n"), "{seen:?}");
+}
+
+#[test]
+fn a_guest_that_says_it_panics_and_ends_otherwise_is_told_with_both() {
+    let seen = vmm_run("probe", &["--", "panic-and-halt"]);
+    assert_eq!(seen.code, Some(102), "{seen:?}");
+    assert!(seen.stderr.contains("\nfact: it had panicked: own words\n"), "{seen:?}");
+}
+
+#[test]
+fn last_words_that_are_nowhere_are_an_answer() {
+    let console = probe("panic-nowhere").run().succeeded();
+    assert_eq!(console, "Err(BadAddress)\nErr(BadAddress)\nErr(TooLarge)\nErr(BadAddress)\n");
 }
 
 #[test]

@@ -5,8 +5,10 @@
 #![cfg(test)]
 
 mod add_a_hypercall;
+mod autopsy;
 mod boot;
 mod console;
+mod core_file;
 mod documents;
 mod embedding;
 mod ends;
@@ -15,6 +17,7 @@ mod faults;
 mod features;
 mod files;
 mod foreign_images;
+mod gallery;
 mod guest_tests;
 mod harness;
 mod hypercall_properties;
@@ -23,10 +26,13 @@ mod image_fuzz;
 mod image_loading;
 mod images;
 mod invariants;
+mod ledger;
 mod map;
 mod page_rights;
 mod page_tables;
+mod report;
 mod second_kvm;
 mod stopping;
+mod timeline;
 mod walk;
 mod xtask_commands;

@@ -34,13 +34,14 @@ unsafe extern "C" fn _start() -> ! {
     )
 }
 
-/// The first Rust code of the guest: checks who started it, runs the program, ends.
+/// The first Rust code of the guest: readies it for exceptions, checks who started it, runs the program, ends.
 #[cfg(target_os = "none")]
 extern "C" fn start(info: &'static BootInfo) -> ! {
     unsafe extern "C" {
         /// The program's `main`, by the `entry!` macro.
         safe fn guest_main();
     }
+    crate::cpu::load_tables();
     assert!(
         info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION,
         "RDI holds no boot info of version {}: this kernel is started by the Duet VMM only",

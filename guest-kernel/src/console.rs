@@ -47,6 +47,7 @@ impl Write for DebugConsole {
 pub struct Line {
     bytes: [u8; Self::SIZE],
     length: usize,
+    send: fn(&[u8]),
 }
 
 impl Line {
@@ -56,12 +57,19 @@ impl Line {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: [0; Self::SIZE], length: 0 }
+        Self::to(send)
+    }
+
+    /// An empty line that goes elsewhere than to the console.
+    pub(crate) fn to(send: fn(&[u8])) -> Self {
+        Self { bytes: [0; Self::SIZE], length: 0, send }
     }
 
     fn send(&mut self) {
         let text = self.bytes.get(..self.length).unwrap_or_default();
-        send(text);
+        if !text.is_empty() {
+            (self.send)(text);
+        }
         self.length = 0;
     }
 }
@@ -85,7 +93,7 @@ impl Write for Line {
             self.send();
         }
         if text.len() > Self::SIZE {
-            send(text.as_bytes());
+            (self.send)(text.as_bytes());
             return Ok(());
         }
         let end = self.length + text.len();

@@ -8,9 +8,9 @@
 //! RDI, RSI, RDX, R10, R8, R9 ◄── arguments   RDI ──► the answer
 //! ```
 
-use shared_abi::Gva;
 use shared_abi::hypercall::LogLevel;
 pub use shared_abi::hypercall::{Answer, ExitKind, Hypercall, HypercallError, Translation};
+use shared_abi::{BootInfo, Gva};
 
 /// Makes a request and gives the host's answer.
 #[cfg(target_os = "none")]
@@ -61,6 +61,13 @@ use doorbell;
 #[cfg(not(target_os = "none"))]
 pub fn call(_request: Hypercall) -> Answer {
     panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
+}
+
+/// Whether the host answers calls. Without a contract the first call would end the run.
+#[must_use]
+pub fn is_offered() -> bool {
+    let info = crate::boot_info();
+    info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION && info.hypercalls != 0
 }
 
 /// Where a slice starts, as the contract names it.

@@ -10,7 +10,9 @@
 //! | [`console`] | `println!` in one exit; `println_raw!` through port 0xE9 |
 //! | [`hypercall`] | asking the host |
 //! | [`channel`] | other ways out: MMIO, coalesced writes, rings |
+//! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
+//! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
@@ -48,9 +50,11 @@ pub mod channel;
 pub mod console;
 pub mod cpu;
 pub mod device_memory;
+pub mod exceptions;
 pub mod files;
 pub mod hypercall;
 pub mod io;
+pub mod mark;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;

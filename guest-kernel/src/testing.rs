@@ -19,8 +19,8 @@
 //! them all, `cargo test --target x86_64-unknown-none --bin NAME` those of one program, where our VMM is the runner.
 //!
 //! A test holds when it returns, or returns `Ok`. Between the parentheses stand, in any number, the functions of
-//! [`GuestTest`]: other ways to end, and budgets. The exits of a budget are all that the test causes itself, beside the
-//! one that ends it. There is no budget of instructions: only stepping through a test could count them.
+//! [`GuestTest`]: other ways to end, such as `should_fault = PageFault, address = 0x8`, and budgets. The exits of a budget are all that the test causes itself, beside the
+//! one that ends it. A test with a budget of instructions is stepped through, which takes 10 µs for each of them.
 //!
 //! In a package of your own, `harness = false` must stand beside the program in `Cargo.toml`: `rustc --test` needs a
 //! library that the target does not have. Here `guest-kernel/libtest` stands in for it.
@@ -31,8 +31,9 @@
 
 use core::fmt::Debug;
 
+use shared_abi::Vector;
 use shared_abi::exit_code;
-use shared_abi::guest_test::{Ending, TestNote, TestRecord, UNLIMITED};
+use shared_abi::guest_test::{ANY, Ending, TestNote, TestRecord, UNLIMITED};
 
 /// A test as `#[guest_test]` registers it. Its functions are what may stand between the parentheses.
 #[derive(Debug)]
@@ -57,10 +58,13 @@ impl GuestTest {
             line: line as u64,
             ending: Ending::Exit as u64,
             code: exit_code::SUCCESS as u64,
+            vector: ANY,
+            address: ANY,
             prints: "".as_ptr(),
             prints_size: 0,
             max_exits: UNLIMITED,
             timeout_ms: UNLIMITED,
+            max_instructions: UNLIMITED,
             ignored: 0,
         })
     }
@@ -86,6 +90,20 @@ impl GuestTest {
         self
     }
 
+    /// Must die of this exception: between the parentheses stands `should_fault = PageFault`.
+    #[must_use]
+    pub const fn should_fault_with(mut self, vector: Vector) -> Self {
+        self.0.vector = vector as u64;
+        self.should_fault()
+    }
+
+    /// Must die of an access to this address, which CR2 holds: `should_fault = PageFault, address = 0x8`.
+    #[must_use]
+    pub const fn address(mut self, address: u64) -> Self {
+        self.0.address = address;
+        self
+    }
+
     /// Must print this, and may print more.
     #[must_use]
     pub const fn prints(mut self, text: &'static str) -> Self {
@@ -105,6 +123,14 @@ impl GuestTest {
     #[must_use]
     pub const fn timeout_ms(mut self, milliseconds: u64) -> Self {
         self.0.timeout_ms = milliseconds;
+        self
+    }
+
+    /// May execute no more instructions than this, from the call of its function to the return from it. Only what the
+    /// compiler makes of a program can be counted: the number differs between `--debug` and `--release`.
+    #[must_use]
+    pub const fn max_instructions(mut self, instructions: u64) -> Self {
+        self.0.max_instructions = instructions;
         self
     }
 
@@ -226,17 +252,31 @@ macro_rules! test_main {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! register_test {
-    ($function:ident, $($option:ident $(= $value:expr)?),* $(,)?) => {
+    ($function:ident, $($options:tt)*) => {
         #[cfg(test)]
         const _: () = {
             #[used]
             #[cfg_attr(target_os = "none", unsafe(link_section = ".duet.tests"))]
-            static TEST: $crate::testing::GuestTest = $crate::testing::GuestTest::new(
-                concat!(module_path!(), "::", stringify!($function)),
-                file!(),
-                line!(),
-                || $crate::testing::Outcome::check($function()),
-            )$(.$option($($value)?))*;
+            static TEST: $crate::testing::GuestTest = $crate::register_test!(
+                @with {
+                    $crate::testing::GuestTest::new(
+                        concat!(module_path!(), "::", stringify!($function)),
+                        file!(),
+                        line!(),
+                        || $crate::testing::Outcome::check($function()),
+                    )
+                }
+                $($options)*
+            );
         };
+    };
+    (@with { $($test:tt)* }) => { $($test)* };
+    (@with { $($test:tt)* } should_fault = $vector:ident $(, $($more:tt)*)?) => {
+        $crate::register_test!(
+            @with { $($test)*.should_fault_with($crate::exceptions::Vector::$vector) } $($($more)*)?
+        )
+    };
+    (@with { $($test:tt)* } $option:ident $(= $value:expr)? $(, $($more:tt)*)?) => {
+        $crate::register_test!(@with { $($test)*.$option($($value)?) } $($($more)*)?)
     };
 }

@@ -6,7 +6,8 @@
 
 use core::hint::black_box;
 
-use guest_kernel::{guest_test, power, println};
+use guest_kernel::cpu::{idt, provoke};
+use guest_kernel::{Gva, guest_test, power, println};
 
 guest_kernel::test_main!();
 
@@ -40,6 +41,13 @@ fn too_many_exits() {
     println!("two");
 }
 
+#[guest_test(max_instructions = 100)]
+fn too_many_instructions() {
+    for number in 0..100 {
+        black_box(number);
+    }
+}
+
 #[guest_test(timeout_ms = 50)]
 fn endless_loop() {
     loop {
@@ -51,9 +59,24 @@ fn endless_loop() {
 fn survived_fault() {}
 
 #[guest_test]
+fn unwanted_fault() {
+    let _ = provoke::read(Gva(black_box(8)));
+}
+
+#[guest_test(should_fault = PageFault)]
+fn other_fault() {
+    let _ = provoke::read(Gva(black_box(1 << 47)));
+}
+
+#[guest_test(should_fault = PageFault, address = 0x8)]
+fn fault_elsewhere() {
+    let _ = provoke::read(Gva(black_box(0x10)));
+}
+
+#[guest_test(should_fault = InvalidOpcode)]
 fn triple_fault() {
-    // SAFETY: None: this is the crime. Nothing is mapped there, so the read faults.
-    black_box(unsafe { black_box(8 as *const u64).read_volatile() });
+    idt::unload();
+    provoke::invalid_opcode();
 }
 
 #[guest_test(ignore)]

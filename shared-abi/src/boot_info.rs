@@ -36,6 +36,8 @@ shared_struct! {
         pub arguments: RamRegion,
         /// Virtual CPUs in the machine.
         pub vcpu_count: u64,
+        /// 1 when the host answers hypercalls; 0 for an image that was started without a contract.
+        pub hypercalls: u64,
     }
 }
 
@@ -43,7 +45,7 @@ impl BootInfo {
     /// "DUETBOOT" as bytes.
     pub const MAGIC: u64 = u64::from_le_bytes(*b"DUETBOOT");
     /// Version of this structure.
-    pub const VERSION: u64 = 1;
+    pub const VERSION: u64 = 2;
 }
 
 const _: () = assert!(size_of::<BootInfo>() as u64 <= layout::BOOT_INFO_SIZE);

@@ -17,6 +17,7 @@
 
 use crate::boot_info::{BootInfo, RamRegion};
 use crate::channel::{Channel, Ring};
+use crate::exception::{ExceptionFrame, Vector};
 use crate::guest_test::{Ending, TestRecord};
 use crate::hypercall::{
     ExitKind, FileStatus, Hypercall, HypercallError, LogLevel, OpenFlags, SeekOrigin, Translation,
@@ -32,7 +33,7 @@ pub struct Text {
 
 impl Text {
     /// Room for the text. When it is full, compiling says so.
-    const MAX: usize = 8192;
+    const MAX: usize = 16384;
 
     const fn new() -> Self {
         Self { bytes: [0; Self::MAX], length: 0 }
@@ -95,6 +96,7 @@ const TEXT: Text = {
     let text = OpenFlags::describe(SeekOrigin::describe(text));
     let text = Ring::describe(Channel::describe(text));
     let text = TestRecord::describe(Ending::describe(text));
+    let text = ExceptionFrame::describe(Vector::describe(text));
     text.number("ports", "DEBUG_CONSOLE", ports::DEBUG_CONSOLE as u64)
         .number("ports", "EXIT", ports::EXIT as u64)
         .number("ports", "HYPERCALL", ports::HYPERCALL as u64)
@@ -104,6 +106,7 @@ const TEXT: Text = {
         .number("layout", "CONSOLE_COALESCED_MMIO", layout::CONSOLE_COALESCED_MMIO.0)
         .number("layout", "BOOT_INFO", layout::BOOT_INFO.0)
         .number("layout", "STACK_END", layout::STACK_END.0)
+        .number("layout", "FAULT_STACK_END", layout::FAULT_STACK_END.0)
         .number("BootInfo", "VERSION", BootInfo::VERSION)
 };
 

@@ -85,7 +85,7 @@ impl Argument for Gpa {
 
 /// Defines the hypercalls: an enum in which every variant has its number, `Name { argument: Type } = number`.
 ///
-/// Generates `number`, `name`, `encode`, `decode` and `describe`. Two calls of one number do not compile.
+/// Generates `number`, `name`, `name_of`, `encode`, `decode` and `describe`. Two calls of one number do not compile.
 macro_rules! hypercalls {
     (
         $(#[$enum_meta:meta])*
@@ -116,6 +116,12 @@ macro_rules! hypercalls {
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $( Self::$Call { .. } => stringify!($Call), )* }
+            }
+
+            /// The name of the call that has this number.
+            #[must_use]
+            pub const fn name_of(number: u64) -> Option<&'static str> {
+                match number { $( $number => Some(stringify!($Call)), )* _ => None }
             }
 
             /// The call as registers hold it.
@@ -227,6 +233,10 @@ macro_rules! shared_struct {
             fn write(&self, words: &mut dyn FnMut(u64)) {
                 $( $crate::define::Shared::write(&self.$field, words); )*
             }
+
+            fn read(words: &mut dyn FnMut() -> u64) -> Self {
+                Self { $( $field: $crate::define::Shared::read(words), )* }
+            }
         }
 
         impl $Struct {
@@ -253,16 +263,29 @@ pub(crate) use {hypercalls, shared_enum, shared_struct};
 pub trait Shared {
     /// Hands out the words, in order.
     fn write(&self, words: &mut dyn FnMut(u64));
+
+    /// The value that the words are, fetched in order.
+    fn read(words: &mut dyn FnMut() -> u64) -> Self
+    where
+        Self: Sized;
 }
 
 impl Shared for u64 {
     fn write(&self, words: &mut dyn FnMut(u64)) {
         words(*self);
     }
+
+    fn read(words: &mut dyn FnMut() -> u64) -> Self {
+        words()
+    }
 }
 
 impl<T: Shared, const N: usize> Shared for [T; N] {
     fn write(&self, words: &mut dyn FnMut(u64)) {
         self.iter().for_each(|item| item.write(words));
+    }
+
+    fn read(words: &mut dyn FnMut() -> u64) -> Self {
+        core::array::from_fn(|_| T::read(words))
     }
 }

@@ -26,6 +26,8 @@ pub const NOTE_TYPE: u32 = 2;
 
 /// No limit, in a field that holds one.
 pub const UNLIMITED: u64 = u64::MAX;
+/// Any will do, in a field that tells which.
+pub const ANY: u64 = u64::MAX;
 
 /// One test. To the host its pointers are numbers; the guest, where the linker fills them in, has real ones.
 #[repr(C)]
@@ -47,6 +49,10 @@ pub struct TestRecord<Pointer = Gva, Function = Gva> {
     pub ending: u64,
     /// With which code, where the ending has one.
     pub code: u64,
+    /// By which exception, where the ending is one: the number of a [`Vector`](crate::Vector), or [`ANY`].
+    pub vector: u64,
+    /// By an access to which address, where the exception is a page fault: a GVA, or [`ANY`].
+    pub address: u64,
     /// What the console must hold; empty when all will do.
     pub prints: Pointer,
     /// Size of that.
@@ -55,32 +61,33 @@ pub struct TestRecord<Pointer = Gva, Function = Gva> {
     pub max_exits: u64,
     /// How long it may take; [`UNLIMITED`] leaves that to whoever runs it.
     pub timeout_ms: u64,
+    /// The most instructions that it executes, or [`UNLIMITED`].
+    pub max_instructions: u64,
     /// Runs only when asked for: 0 or 1.
     pub ignored: u64,
 }
 
 shared_enum! {
-    /// How a test must end. An exception that the guest's own handler has caught will be one more.
+    /// How a test must end.
     pub enum Ending {
         /// With an exit code: 0 unless told otherwise, [`PANICKED`](crate::exit_code::PANICKED) for a panic.
         Exit = 0,
-        /// By an exception that nothing handles, which is a triple fault.
+        /// By an exception that nothing handles.
         Fault = 1,
     }
 }
 
 impl TestRecord {
     /// Words of a record.
-    pub const WORDS: usize = 13;
+    pub const WORDS: usize = 16;
     /// Bytes of a record.
     pub const SIZE: usize = size_of::<Self>();
 
     /// The record that these words are.
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
-        let [run, name, name_size, file, file_size, line, ending, code, prints, prints_size, rest @ ..] =
-            words;
-        let [max_exits, timeout_ms, ignored] = rest;
+        let [run, name, name_size, file, file_size, line, ending, code, vector, address, rest @ ..] = words;
+        let [prints, prints_size, max_exits, timeout_ms, max_instructions, ignored] = rest;
         Self {
             run: Gva(run),
             name: Gva(name),
@@ -90,10 +97,13 @@ impl TestRecord {
             line,
             ending,
             code,
+            vector,
+            address,
             prints: Gva(prints),
             prints_size,
             max_exits,
             timeout_ms,
+            max_instructions,
             ignored,
         }
     }
@@ -105,7 +115,10 @@ impl TestRecord {
                 text$( .field("TestRecord", stringify!($field), "word", offset_of!(TestRecord, $field), 8) )*
             };
         }
-        words!(run name name_size file file_size line ending code prints prints_size max_exits timeout_ms ignored)
+        words!(
+            run name name_size file file_size line ending code vector address prints prints_size max_exits timeout_ms
+            max_instructions ignored
+        )
     }
 }
 
@@ -156,6 +169,7 @@ mod tests {
         }));
         assert_eq!(record.run.0 * 8, offset_of!(TestRecord, run) as u64);
         assert_eq!(record.line * 8, offset_of!(TestRecord, line) as u64);
+        assert_eq!(record.vector * 8, offset_of!(TestRecord, vector) as u64);
         assert_eq!(record.prints.0 * 8, offset_of!(TestRecord, prints) as u64);
         assert_eq!(record.ignored * 8, offset_of!(TestRecord, ignored) as u64);
     }

@@ -5,7 +5,9 @@
 //! 0x0000_0000 ┌ null page                 ---     4 KiB    never mapped: a null dereference faults
 //! 0x0000_1000 ├ boot info                 r--     4 KiB    `BootInfo`
 //! 0x0000_2000 ├ arguments                 r--     56 KiB   the guest's command line
-//! 0x0001_0000 ├ free                      rw-     188 KiB
+//! 0x0001_0000 ├ free                      rw-     168 KiB
+//! 0x0003_A000 ├ fault stack guard         ---     4 KiB    never mapped
+//! 0x0003_B000 ├ fault stack               rw-     16 KiB   for the double fault, which needs one of its own
 //! 0x0003_F000 ├ stack guard               ---     4 KiB    never mapped: a stack overflow faults
 //! 0x0004_0000 ├ stack                     rw-     256 KiB  grows down from 0x0008_0000
 //! 0x0008_0000 ├ page tables               rw-     512 KiB  PML4 first; when they need more than this, all of
@@ -50,6 +52,17 @@ pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;
 /// The unmapped page below the stack.
 pub const STACK_GUARD: Gpa = Gpa(STACK.0 - STACK_GUARD_SIZE);
 
+/// Size of the stack for double faults, in bytes.
+pub const FAULT_STACK_SIZE: u64 = 16 * KIB;
+/// First byte of the stack for double faults: a stack that overflows has no room for what the CPU pushes.
+pub const FAULT_STACK: Gpa = Gpa(STACK_GUARD.0 - FAULT_STACK_SIZE);
+/// First address above it: where a double fault starts to push. The stack's guard follows.
+pub const FAULT_STACK_END: Gpa = STACK_GUARD;
+/// Size of the unmapped page below it, in bytes.
+pub const FAULT_STACK_GUARD_SIZE: u64 = PAGE_SIZE;
+/// The unmapped page below it.
+pub const FAULT_STACK_GUARD: Gpa = Gpa(FAULT_STACK.0 - FAULT_STACK_GUARD_SIZE);
+
 /// Where the first page tables lie when they fit into [`LOW_PAGE_TABLES_SIZE`].
 pub const LOW_PAGE_TABLES: Gpa = STACK_END;
 /// Room for page tables below the kernel image, in bytes: 128 tables.
@@ -75,12 +88,12 @@ pub const MIN_RAM_SIZE: u64 = 2 * MIB;
 pub const MAX_RAM_SIZE: u64 = 256 * GIB;
 
 // What must not overlap, and what must stay aligned.
-const _: () = assert!(ARGUMENTS.0 + ARGUMENTS_MAX_SIZE <= STACK_GUARD.0);
+const _: () = assert!(ARGUMENTS.0 + ARGUMENTS_MAX_SIZE <= FAULT_STACK_GUARD.0);
 const _: () = assert!(STACK_GUARD.0 + STACK_GUARD_SIZE == STACK.0);
 const _: () = assert!(LOW_PAGE_TABLES.0 + LOW_PAGE_TABLES_SIZE <= KERNEL.0);
 const _: () = assert!(KERNEL.0 < MIN_RAM_SIZE);
 const _: () = assert!(MAX_RAM_SIZE + (HIGH_RAM.0 - LOW_RAM_MAX_END.0) <= 1 << 39);
-const _: () = assert!(STACK_END.0.is_multiple_of(16));
+const _: () = assert!(STACK_END.0.is_multiple_of(16) && FAULT_STACK_END.0.is_multiple_of(16));
 const _: () = assert!(
     BOOT_INFO.page_offset() | ARGUMENTS.page_offset() | STACK.page_offset() | LOW_PAGE_TABLES.page_offset()
         == 0

@@ -6,7 +6,7 @@
 //! anything whose layout the compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
 //!
 //! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`] with [`call_types`] and
-//! [`answer`], [`channel`], [`guest_test`]; then how both sides find out that they were built against different versions
+//! [`answer`], [`channel`], [`exception`], [`guest_test`]; then how both sides find out that they were built against different versions
 //! of all this: [`contract`], [`define`].
 
 #![no_std]
@@ -19,6 +19,7 @@ pub mod call_types;
 pub mod channel;
 pub mod contract;
 pub mod define;
+pub mod exception;
 pub mod exit_code;
 pub mod guest_test;
 pub mod hypercall;
@@ -27,4 +28,5 @@ pub mod ports;
 
 pub use addr::{Gpa, Gva};
 pub use boot_info::{BootInfo, RamRegion};
+pub use exception::{ExceptionFrame, Vector};
 pub use hypercall::{Hypercall, HypercallError};

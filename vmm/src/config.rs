@@ -65,6 +65,32 @@ impl VmConfig {
     }
 }
 
+/// What of a configuration decides how a guest runs, whoever talks to it: enough to run it once more.
+#[derive(Clone, Debug)]
+pub(crate) struct Blueprint {
+    memory: MemorySize,
+    page_size: PageSize,
+    arguments: Vec<String>,
+    contract: Contract,
+}
+
+impl VmConfig {
+    /// What a second machine for the same guest needs.
+    pub(crate) fn blueprint(&self) -> Blueprint {
+        let Self { memory, page_size, contract, .. } = *self;
+        Blueprint { memory, page_size, arguments: self.arguments.clone(), contract }
+    }
+}
+
+impl Blueprint {
+    /// The configuration of a second machine, which runs `image` with nobody at its console.
+    pub(crate) fn config(&self, image: std::sync::Arc<[u8]>) -> VmConfig {
+        let Self { memory, page_size, contract, .. } = *self;
+        let arguments = self.arguments.clone();
+        VmConfig { memory, page_size, arguments, contract, ..VmConfig::new(KernelSource::Bytes(image)) }
+    }
+}
+
 /// Where the kernel image comes from.
 #[derive(Clone, Debug)]
 pub enum KernelSource {

@@ -77,6 +77,16 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// Why the guest died cannot be written down.
+    #[error("cannot write why the guest died to {path}")]
+    DiagnosisFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
     /// The guest's page tables do not fit.
     #[error(
         "{tables} page tables of 4 KiB for {memory} of RAM in {page_size} pages find no room: the largest free range \
@@ -145,6 +155,28 @@ pub enum Error {
     /// The guest's console output cannot be written.
     #[error("cannot write the guest's console output")]
     Console(#[source] io::Error),
+
+    /// What was observed cannot be written.
+    #[error("cannot write the {what} to {path}")]
+    Observed {
+        /// What it is: trace, stats, timeline.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// The core file cannot be written.
+    #[error("cannot write the core file {path}")]
+    CoreFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
 
     /// The directory that the guest may use cannot be opened.
     #[error("cannot open {path} for the guest")]

@@ -58,12 +58,14 @@ pub mod run_loop;
 pub mod session;
 pub mod stop;
 mod tiny_guest;
+pub mod touched;
 pub mod vcpu;
 pub mod vm;
 
 pub use boot::contract::Contract;
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
+pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};
 pub use input::Input;

@@ -15,7 +15,7 @@ use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
 use crate::guest_space::GuestBuffer;
-use crate::hypercall::{Answer, Files};
+use crate::hypercall::{Answer, Files, Journal, PanicText};
 use crate::input::Input;
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
@@ -48,6 +48,8 @@ pub struct Machine {
     input: Mutex<Input>,
     log: Log,
     files: Mutex<Files>,
+    panic_text: Mutex<PanicText>,
+    journal: Mutex<Journal>,
 }
 
 /// What a machine is made of, beside the devices that every machine has.
@@ -108,6 +110,8 @@ impl Machine {
             input: Mutex::new(parts.input),
             log: parts.log,
             files: Mutex::new(parts.files),
+            panic_text: Mutex::default(),
+            journal: Mutex::default(),
         }
     }
 
@@ -208,6 +212,16 @@ impl Machine {
 
     pub(crate) fn input(&self) -> MutexGuard<'_, Input> {
         locked(&self.input)
+    }
+
+    /// What the guest has said of its own panic.
+    pub(crate) fn panic_text(&self) -> MutexGuard<'_, PanicText> {
+        locked(&self.panic_text)
+    }
+
+    /// What the guest was told, where that is kept.
+    pub(crate) fn journal(&self) -> MutexGuard<'_, Journal> {
+        locked(&self.journal)
     }
 
     pub(crate) fn files(&self) -> MutexGuard<'_, Files> {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use shared_abi::{Gpa, exit_code};
+use shared_abi::{ExceptionFrame, Gpa, exit_code};
 
 use crate::exit::{DebugEvent, InstructionBytes, little_endian};
 
@@ -30,6 +30,8 @@ pub enum StopReason {
         /// RFLAGS.IF: the guest may have waited for an interrupt, but this machine has no source of any.
         interrupts_enabled: bool,
     },
+    /// An exception that the guest has no handler for, as its kernel tells.
+    Exception(Box<ExceptionFrame>),
     /// An exception whose handler could not be called, nor the double-fault handler.
     TripleFault,
     /// A debugger's step is done, or its breakpoint is reached; the machine can go on.
@@ -106,6 +108,7 @@ impl StopReason {
             Self::Exited { code } => (*code).min(exit_code::LAST) as u8,
             Self::Halted { interrupts_enabled: false } | Self::ConsoleClosed => process::SUCCESS,
             Self::Halted { interrupts_enabled: true }
+            | Self::Exception(_)
             | Self::TripleFault
             | Self::Debug(_)
             | Self::EmulationFailure(_)
@@ -154,6 +157,7 @@ impl fmt::Display for StopReason {
             Self::Halted { interrupts_enabled: true } => f.write_str(
                 "the guest halted and waits for an interrupt, which nothing in this machine can send",
             ),
+            Self::Exception(frame) => write!(f, "the guest died of {frame}"),
             Self::TripleFault => f.write_str("the guest died of a triple fault"),
             Self::Debug(event) => write!(f, "the guest reached a debugger's stop at RIP {}", event.pc),
             Self::EmulationFailure(bytes) if bytes.as_slice().is_empty() => {

@@ -14,31 +14,39 @@ use crate::vcpu::{Exited, Vcpu};
 /// Only what the host cannot do, such as writing the console's output.
 pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<StopReason> {
     loop {
-        observer.on_entry();
-        // CROSSING 4, guest -> host: KVM_RUN has returned; the guest is frozen, and the host looks why.
-        let Exited { exit, place } = vcpu.enter_guest();
-        observer.on_exit(&exit, place);
-        let next = match exit {
-            Exit::Hypercall => hypercall::handle(vcpu, machine, observer.counts())?,
-            Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
-            Exit::PioOut { port, size, data } => machine.pio.write(port, size, data)?,
-            Exit::MmioRead { gpa, data } => machine.read_mmio(gpa, data)?,
-            Exit::MmioWrite { gpa, data } => machine.write_mmio(gpa, data)?,
-            Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
-            Exit::TripleFault => Next::Stop(StopReason::TripleFault),
-            Exit::Interrupted => interrupted(vcpu, machine),
-            Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
-            Exit::EmulationFailure(bytes) => machine.retry_or(StopReason::EmulationFailure(bytes))?,
-            Exit::InternalError { suberror } => machine.retry_or(StopReason::InternalError { suberror })?,
-            Exit::EntryFailed { hardware_reason } => Next::Stop(StopReason::EntryFailed { hardware_reason }),
-            Exit::RunFailed(errno) => Next::Stop(StopReason::RunFailed { errno }),
-            Exit::Unknown(exit_reason) => Next::Stop(StopReason::Unknown { exit_reason }),
-        };
-        observer.on_answer(&next);
-        if let Next::Stop(reason) = next {
+        if let Next::Stop(reason) = turn(vcpu, machine, observer)? {
             return Ok(reason);
         }
     }
+}
+
+/// Runs `vcpu` to its next exit, and answers that.
+///
+/// # Errors
+/// As [`run`].
+pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<Next> {
+    observer.on_entry();
+    // CROSSING 4, guest -> host: KVM_RUN has returned; the guest is frozen, and the host looks why.
+    let Exited { exit, place } = vcpu.enter_guest();
+    observer.on_exit(&exit, place);
+    let next = match exit {
+        Exit::Hypercall => hypercall::handle(vcpu, machine, observer)?,
+        Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
+        Exit::PioOut { port, size, data } => machine.pio.write(port, size, data)?,
+        Exit::MmioRead { gpa, data } => machine.read_mmio(gpa, data)?,
+        Exit::MmioWrite { gpa, data } => machine.write_mmio(gpa, data)?,
+        Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
+        Exit::TripleFault => Next::Stop(StopReason::TripleFault),
+        Exit::Interrupted => interrupted(vcpu, machine),
+        Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
+        Exit::EmulationFailure(bytes) => machine.retry_or(StopReason::EmulationFailure(bytes))?,
+        Exit::InternalError { suberror } => machine.retry_or(StopReason::InternalError { suberror })?,
+        Exit::EntryFailed { hardware_reason } => Next::Stop(StopReason::EntryFailed { hardware_reason }),
+        Exit::RunFailed(errno) => Next::Stop(StopReason::RunFailed { errno }),
+        Exit::Unknown(exit_reason) => Next::Stop(StopReason::Unknown { exit_reason }),
+    };
+    observer.on_answer(&next);
+    Ok(next)
 }
 
 /// A signal brought the vCPU out: somebody's wish to stop, or one of the many signals that mean nothing to us.

@@ -1,9 +1,11 @@
 //! `Vm`: a virtual machine, and the order in which one comes to life.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
+use shared_abi::Gva;
 use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
@@ -11,14 +13,15 @@ use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
 use crate::boot::{self, Boot, BootOrigins};
-use crate::config::{MemorySize, PageSize, VmConfig};
-use crate::debug::{CpuState, Symbols};
+use crate::config::{Blueprint, MemorySize, PageSize, VmConfig};
+use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, repeat};
 use crate::error::{Error, Result};
-use crate::hypercall::Files;
+use crate::hypercall::{Files, Journal};
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
-use crate::observe::{ExitCounts, Observer};
+use crate::next::StopReason;
+use crate::observe::{ExitCounts, Handlers, Observer};
 use crate::report::RunReport;
 use crate::session::Session;
 use crate::stop::StopHandle;
@@ -39,6 +42,9 @@ pub struct Vm {
     origins: Origins,
     /// How many bits a physical address may have.
     address_bits: u32,
+    blueprint: Blueprint,
+    /// How often it was run.
+    runs: u32,
 }
 
 /// The lines that brought a machine to life; what they made keeps the others.
@@ -58,6 +64,7 @@ impl Vm {
     /// # Errors
     /// What the host could not do, or what is wrong with the image.
     pub fn build(config: VmConfig) -> Result<Self> {
+        let blueprint = config.blueprint();
         let mut image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
         let Boot { map, cpu, arguments, origins: boot } = boot::prepare(&config, &mut image, &memory)?;
@@ -85,7 +92,10 @@ impl Vm {
             log: config.log,
             files,
         });
-        Ok(Self { vcpu, machine, map, image, origins, address_bits })
+        if repeat::may_be_needed() {
+            *machine.journal() = Journal::recording();
+        }
+        Ok(Self { vcpu, machine, map, image, origins, address_bits, blueprint, runs: 0 })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -103,7 +113,17 @@ impl Vm {
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
         let stop = self.session()?.resume(observer)?;
-        Ok(RunReport { rip: self.vcpu.rip(), stop, exits: *observer.counts() })
+        Ok(self.report(stop, *observer.counts()))
+    }
+
+    /// The report of a run that stopped for this reason. A panic is told once.
+    #[must_use]
+    pub fn report(&self, stop: StopReason, exits: ExitCounts) -> RunReport {
+        let rip = match &stop {
+            StopReason::Exception(frame) => Some(Gva(frame.rip)),
+            _ => self.vcpu.rip(),
+        };
+        RunReport { stop, rip, panic: self.machine.panic_text().take(), exits }
     }
 
     /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.
@@ -111,6 +131,7 @@ impl Vm {
     /// # Errors
     /// [`Error::Stop`].
     pub fn session(&mut self) -> Result<Session<'_>> {
+        self.runs += 1;
         Session::start(self)
     }
 
@@ -127,8 +148,14 @@ impl Vm {
 
     /// The machine's RAM, as the guest left it.
     #[must_use]
-    pub fn memory(&self) -> &GuestMemory {
+    pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
+    }
+
+    /// The guest's arguments, each with a NUL behind it.
+    #[must_use]
+    pub fn arguments(&self) -> &[u8] {
+        self.machine.arguments()
     }
 
     /// The image that the guest was started from.
@@ -146,6 +173,80 @@ impl Vm {
         }
     }
 
+    /// Finds out why the run that `report` tells of ended, and where in the guest's source.
+    #[must_use]
+    pub fn diagnose(&self, report: &RunReport) -> Diagnosis {
+        self.diagnose_with(report, &self.symbols())
+    }
+
+    /// The same, with what `symbols` tell about addresses.
+    #[must_use]
+    pub fn diagnose_with(&self, report: &RunReport, symbols: &Symbols) -> Diagnosis {
+        let state = match self.cpu_state() {
+            Ok(state) => state,
+            Err(error) => {
+                let remarks = vec![format!("the registers cannot be read: {error}")];
+                return Diagnosis { cause: report.to_string(), remarks, ..Diagnosis::default() };
+            }
+        };
+        let lost = report.stop == StopReason::TripleFault && state.is_reset();
+        if lost {
+            return self.diagnose_lost(report, symbols, &state);
+        }
+        self.evidence(report, symbols, &state).diagnose()
+    }
+
+    fn evidence<'a>(
+        &'a self,
+        report: &'a RunReport,
+        symbols: &'a Symbols,
+        state: &'a CpuState,
+    ) -> Evidence<'a> {
+        Evidence { report, state, memory: self.memory(), map: &self.map, symbols, is_repeated: false }
+    }
+
+    /// KVM has reset the vCPU: the guest is run once more, to be seen before that.
+    fn diagnose_lost(&self, report: &RunReport, symbols: &Symbols, state: &CpuState) -> Diagnosis {
+        match self.repeat(report) {
+            Ok(Caught { state, vm }) => {
+                let evidence = Evidence { is_repeated: true, ..vm.evidence(report, symbols, &state) };
+                let mut diagnosis = evidence.diagnose();
+                diagnosis.remarks.push(repeat::REMARK.to_owned());
+                diagnosis
+            }
+            Err(why) => self.evidence(report, symbols, state).diagnose_lost(&why),
+        }
+    }
+
+    /// Runs the guest once more, in a machine of its own that touches nothing outside, and catches it just before the
+    /// triple fault that `report` tells of. Its answers come from the journal of this machine.
+    ///
+    /// # Errors
+    /// Why it could not be caught, as a clause.
+    pub fn repeat(&self, report: &RunReport) -> std::result::Result<Caught, String> {
+        if self.runs != 1 {
+            return Err(format!("the machine was run {} times", self.runs));
+        }
+        let image =
+            self.image.bytes().map_err(|error| format!("the image cannot be read any more: {error}"))?;
+        let journal = self.machine.journal().replay()?;
+        let vm = Self::build(self.blueprint.config(image)).map_err(|error| error.to_string())?;
+        *vm.machine.journal() = journal;
+        vm.run_to_death(report.exits.total() - report.exits.interrupted)
+    }
+
+    fn run_to_death(mut self, exits: u64) -> std::result::Result<Caught, String> {
+        let Self { vcpu, machine, .. } = &mut self;
+        let state = repeat::run_to_death(vcpu, machine, exits)?;
+        Ok(Caught { state, vm: self })
+    }
+
+    /// Keeps what the guest is told, so that its run can be repeated; where KVM loses the registers of a guest that
+    /// dies, that is so by itself.
+    pub fn keep_journal(&mut self) {
+        *self.machine.journal() = Journal::recording();
+    }
+
     /// The first vCPU's registers as they are now.
     ///
     /// # Errors
@@ -158,6 +259,12 @@ impl Vm {
     #[must_use]
     pub fn map(&self) -> &GuestMap {
         &self.map
+    }
+
+    /// What answers at this machine's ports and addresses, by name.
+    #[must_use]
+    pub fn handlers(&self) -> Handlers {
+        Handlers::of(&self.machine)
     }
 
     /// The first vCPU.
@@ -188,6 +295,15 @@ impl Vm {
     pub fn address_bits(&self) -> u32 {
         self.address_bits
     }
+}
+
+/// A guest just before its death.
+#[derive(Debug)]
+pub struct Caught {
+    /// The registers before the instruction that killed it.
+    pub state: CpuState,
+    /// The machine it was caught in.
+    pub vm: Vm,
 }
 
 pub(crate) fn open_kvm() -> Result<Kvm> {

@@ -7,6 +7,7 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+use crate::guest::DebugInfo;
 use crate::request::{Image, Request};
 use crate::workspace::{self, Profile};
 use crate::{guest, qemu};
@@ -27,7 +28,7 @@ pub(crate) struct BootCommand {
 /// # Errors
 /// When something cannot be built or the VMM cannot be started. What the guest does is the exit code.
 pub(crate) fn boot(command: &BootCommand, words: &[OsString]) -> Result<ExitCode> {
-    let request = Request::from_words(words, command.takes_addresses)?;
+    let mut request = Request::from_words(words, command.takes_addresses)?;
     if request.help {
         return help(command);
     }
@@ -41,8 +42,12 @@ pub(crate) fn boot(command: &BootCommand, words: &[OsString]) -> Result<ExitCode
     }
     let image = match &request.image {
         Image::File(path) => path.clone(),
-        Image::Program(name) => guest::build(name, request.profile)?,
+        Image::Program(name) => guest::build_with(name, request.profile, request.debug_info)?,
     };
+    if matches!(request.image, Image::File(_)) && request.debug_info == DebugInfo::None {
+        // What is built already has what it has; only `vmm run` can do as if it had not.
+        request.vmm_options.push("--no-debug-info".into());
+    }
     if request.kvm.kvm.qemu() {
         return qemu::run::run(command.name, &request, &image);
     }

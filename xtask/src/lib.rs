@@ -6,6 +6,7 @@
 pub mod bench;
 mod boot;
 pub mod ci;
+pub mod diff_exits;
 pub mod doctor;
 pub mod explain;
 pub mod guest;

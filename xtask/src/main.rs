@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, doctor, explain, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, diff_exits, doctor, explain, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -79,6 +79,8 @@ enum Command {
         #[command(subcommand)]
         lab: lab::Lab,
     },
+    /// Compares the exits of two runs, line by line of the program: `cargo xtask diff-exits old.json new.json`.
+    DiffExits(diff_exits::Options),
     /// Shows the places where control crosses between host and guest, in the order of a run.
     Tour,
     /// Checks whether guests can be built and run here, and says what to do if not.
@@ -108,6 +110,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
+        Command::DiffExits(options) => diff_exits::run(&options),
         Command::Tour => tour::run(),
         Command::Doctor { features: true, json, options } => doctor::features(json, &options),
         Command::Doctor { json, options, .. } => doctor::run(json, &options),

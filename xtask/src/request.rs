@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
+use crate::guest::DebugInfo;
 use crate::workspace::Profile;
 use crate::{guest, qemu};
 
@@ -13,6 +14,7 @@ use crate::{guest, qemu};
 pub(crate) struct Request {
     pub(crate) image: Image,
     pub(crate) profile: Profile,
+    pub(crate) debug_info: DebugInfo,
     pub(crate) help: bool,
     pub(crate) kvm: qemu::Options,
     pub(crate) vmm_options: Vec<OsString>,
@@ -37,6 +39,7 @@ impl Request {
         let mut request = Self {
             image: Image::Program(guest::DEFAULT_PROGRAM.to_owned()),
             profile: Profile::Debug,
+            debug_info: DebugInfo::Full,
             help: false,
             kvm,
             vmm_options: Vec::new(),
@@ -52,6 +55,7 @@ impl Request {
             match word.to_str() {
                 Some("--release") => request.profile = Profile::Release,
                 Some("--debug") => request.profile = Profile::Debug,
+                Some("--no-debug-info") => request.debug_info = DebugInfo::None,
                 Some("--help" | "-h") => request.help = true,
                 _ if !named && (is_first || is_program) => {
                     request.image = image(word);
@@ -101,6 +105,12 @@ mod tests {
             assert_eq!(request.profile, Profile::Release);
             assert_eq!(request.vmm_options, ["--memory", "64G"]);
         }
+    }
+
+    #[test]
+    fn no_debug_info_is_asked_of_the_builder_and_not_of_the_vmm() {
+        let request = request(&["probe", "--no-debug-info", "--", "panic"]);
+        assert_eq!((request.debug_info, request.vmm_options), (DebugInfo::None, Vec::new()));
     }
 
     #[test]

@@ -12,9 +12,12 @@ const RUN: BootCommand = BootCommand { name: "run", help: HELP, takes_addresses:
 const HELP: &str = "\
 Builds a guest program and the VMM, and boots the one in the other
 
-Usage: cargo xtask run [PROGRAM] [--release|--debug] [--kvm host|qemu] [VMM OPTIONS] [-- GUEST ARGUMENTS]
+Usage: cargo xtask run [PROGRAM] [--release|--debug] [--no-debug-info] [--kvm host|qemu] [VMM OPTIONS] [-- GUEST ARGUMENTS]
 
 PROGRAM is a name that `cargo xtask list` shows, or the path of an ELF file; without it, 01_hello runs.
+
+--no-debug-info builds the program with the names of its functions alone, as a stripped kernel has them: then reports tell
+no files and lines, and say so. Of an ELF file that is there already, reports leave them out.
 
 --kvm qemu does without /dev/kvm: QEMU emulates a CPU on which Linux runs with its kvm_amd, and the VMM runs there. It
 needs qemu-system-x86, and a Linux kernel: Debian's, which apt fetches, or --kernel FILE --modules DIR.

@@ -1,8 +1,39 @@
-//! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot) and in
-//! [`hypercall`](crate::hypercall).
+//! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot), in
+//! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
+pub mod gdt;
 pub mod halt;
+pub mod idt;
 pub mod port;
+pub mod provoke;
+pub mod tss;
+
+/// Loads the tables that exceptions need: the segments, the double fault's stack, the gates. Once, at start.
+#[cfg(target_os = "none")]
+pub(crate) fn load_tables() {
+    gdt::load();
+    idt::load();
+}
+
+/// What `lgdt` and `lidt` read (Intel SDM vol. 3A, 2.4.1 and 2.4.3).
+#[cfg(target_os = "none")]
+#[repr(C, packed)]
+struct TableRegister {
+    /// The last byte of the table.
+    limit: u16,
+    base: *const u8,
+}
+
+// SAFETY: The address is that of a table, and this says nothing about using it.
+#[cfg(target_os = "none")]
+unsafe impl Sync for TableRegister {}
+
+#[cfg(target_os = "none")]
+impl TableRegister {
+    const fn new(size: usize, base: *const u8) -> Self {
+        Self { limit: (size - 1) as u16, base }
+    }
+}
 
 /// What the host build says when code needs the machine.
 #[cfg(not(target_os = "none"))]

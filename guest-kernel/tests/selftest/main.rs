@@ -9,6 +9,7 @@ mod boot_info;
 mod channel;
 mod console;
 mod ends;
+mod exceptions;
 mod faults;
 mod files;
 mod hypercalls;

@@ -31,7 +31,7 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
 
 /// Writes both to their places. Gives the line that had them written.
 #[track_caller]
-pub fn write(map: &GuestMap, arguments: &[u8], memory: &GuestMemory) -> Origin {
+pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestMemory) -> Origin {
     let page_tables = map.page_tables();
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
@@ -42,6 +42,7 @@ pub fn write(map: &GuestMap, arguments: &[u8], memory: &GuestMemory) -> Origin {
         page_tables: RamRegion::new(page_tables.start, page_tables.end),
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
         vcpu_count: 1,
+        hypercalls: hypercalls.into(),
     };
     let mut bytes = Vec::with_capacity(size_of::<BootInfo>());
     info.write(&mut |word| bytes.extend(word.to_le_bytes()));

@@ -32,7 +32,7 @@ use crate::origin::Origin;
 /// | `CS` | 64-bit code, ring 0 | `L` = 1, `D` = 0 |
 /// | `DS` `ES` `SS` `FS` `GS` | flat data, ring 0 | |
 /// | `TR` | busy 64-bit TSS of no use | VMX refuses to enter a guest without one |
-/// | `GDTR`, `IDTR` | base 0, limit 0 | no table: the first exception becomes a triple fault until the guest makes one |
+/// | `GDTR`, `IDTR` | base 0, limit 0 | no table: an exception becomes a triple fault until the guest has loaded its own (`guest-kernel/src/cpu/`) |
 /// | `RIP` | the image's entry | |
 /// | `RSP` | end of the stack | 16-byte aligned, as the ABI asks before a call |
 /// | `RDI` | GPA of `BootInfo` | the first argument of a System V function |

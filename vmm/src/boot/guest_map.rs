@@ -157,6 +157,13 @@ fn structures() -> Vec<Region> {
         small_pages(layout::NULL_PAGE, layout::NULL_PAGE_SIZE, RegionKind::NullPage, Rights::None),
         small_pages(layout::BOOT_INFO, layout::BOOT_INFO_SIZE, RegionKind::BootInfo, Rights::Read),
         small_pages(layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, RegionKind::Arguments, Rights::Read),
+        small_pages(
+            layout::FAULT_STACK_GUARD,
+            layout::FAULT_STACK_GUARD_SIZE,
+            RegionKind::FaultStackGuard,
+            Rights::None,
+        ),
+        small_pages(layout::FAULT_STACK, layout::FAULT_STACK_SIZE, RegionKind::FaultStack, Rights::ReadWrite),
         small_pages(layout::STACK_GUARD, layout::STACK_GUARD_SIZE, RegionKind::StackGuard, Rights::None),
         small_pages(layout::STACK, layout::STACK_SIZE, RegionKind::Stack, Rights::ReadWrite),
     ]
@@ -341,7 +348,7 @@ mod tests {
 
     #[test]
     fn an_image_that_leaves_no_room_for_page_tables_is_refused() {
-        let below_the_stack = segment(0, 0x1_0000, 0x3_E000, Rights::ReadExecute);
+        let below_the_stack = segment(0, 0x1_0000, 0x3_9000, Rights::ReadExecute);
         let above_the_stack = segment(1, 0x8_0000, 0x20_0000, Rights::ReadWrite);
         let error =
             plan("2M", &[below_the_stack, above_the_stack]).expect_err("one free page holds no 4 tables");

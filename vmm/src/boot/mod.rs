@@ -75,7 +75,8 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
         memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
     };
     let page_tables = page_tables::write(&map, &mut write_table);
-    let boot_info = boot_info::write(&map, &arguments, memory);
+    let hypercalls = config.contract == Contract::Required;
+    let boot_info = boot_info::write(&map, &arguments, hypercalls, memory);
 
     let (entry_gva, page_tables_gpa) = (image.entry(), map.page_tables().start);
     let (cpu, decided) = Origin::of(LongMode { entry_gva, page_tables_gpa });

@@ -72,6 +72,10 @@ pub enum RegionKind {
     BootInfo,
     /// The guest's arguments.
     Arguments,
+    /// The unmapped page below the stack for double faults.
+    FaultStackGuard,
+    /// The stack for double faults.
+    FaultStack,
     /// The unmapped page below the stack.
     StackGuard,
     /// The stack of the first vCPU.
@@ -92,6 +96,8 @@ impl RegionKind {
             Self::NullPage => "null page",
             Self::BootInfo => "boot info",
             Self::Arguments => "arguments",
+            Self::FaultStackGuard => "fault stack guard",
+            Self::FaultStack => "fault stack",
             Self::StackGuard => "stack guard",
             Self::Stack => "stack",
             Self::PageTables => "page tables",

@@ -2,6 +2,7 @@
 
 mod explain;
 mod machine;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use clap::{Arg, Args, Parser, Subcommand};
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -61,7 +63,34 @@ pub(crate) struct Run {
     pub(crate) machine: Machine,
 
     #[command(flatten)]
+    pub(crate) watch: Watch,
+
+    #[command(flatten)]
     pub(crate) peeks: Peeks,
+
+    #[command(flatten)]
+    pub(crate) core: Core,
+
+    /// When the guest dies, write why to this file, as JSON.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) json_report: Option<PathBuf>,
+
+    /// When the guest dies, name functions only, as if the image had no debug information.
+    #[arg(long)]
+    pub(crate) no_debug_info: bool,
+}
+
+/// The core file that a run may leave.
+#[derive(Args, Debug)]
+pub(crate) struct Core {
+    /// Write memory and registers of a guest that dies or is stopped (exit codes 101 to 130) to this file:
+    /// `gdb KERNEL FILE` opens it. After another end there is no such file.
+    #[arg(long = "core", value_name = "FILE")]
+    pub(crate) path: Option<PathBuf>,
+
+    /// Write it however the guest ends.
+    #[arg(long = "core-always", requires = "path")]
+    pub(crate) always: bool,
 }
 
 #[derive(Args, Debug)]
@@ -99,7 +128,12 @@ Examples:
   vmm run --memory 64G --page-size 4k kernel.elf
   vmm run --dir data:rw kernel.elf
   vmm run --no-contract foreign.elf
+  vmm run --timeout 10s --core core.elf kernel.elf
   vmm run --timeout 500ms kernel.elf -- first second
+  vmm run --stats kernel.elf           # exits and their time, by line of the guest
+  vmm run --trace=port=0xe9 kernel.elf # every exit for this port, as it happens
+  vmm run --trace=hypercall,main kernel.elf
+  vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 
@@ -153,7 +187,7 @@ Exit codes:
   2      wrong arguments
   100    the host could not do its work
   101    the guest panicked
-  102    the guest died: triple fault, emulation failure, access to nothing, endless wait
+  102    the guest died: exception, triple fault, emulation failure, access to nothing, endless wait
   124    the time limit was reached
   130    Ctrl-C (or SIGTERM)";
 

@@ -6,7 +6,7 @@ use vmm::explain::{MemoryMap, When};
 use vmm::next::process;
 use vmm::{Vm, VmConfig};
 
-use super::run::show_end;
+use super::run::tell_end;
 use crate::cli::Map;
 use crate::commands::{failed, has_colour, print_json, print_text};
 use crate::ctrl_c;
@@ -38,6 +38,7 @@ pub(super) fn machine_at(config: VmConfig, at_stop: bool) -> vmm::Result<(Vm, Wh
         return Ok((vm, When::Start));
     }
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    show_end(&vm.run()?);
+    let report = vm.run()?;
+    tell_end(&vm, &report);
     Ok((vm, When::Stop))
 }

@@ -6,6 +6,7 @@ mod map;
 mod run;
 mod test;
 mod walk;
+mod watch;
 
 use std::error::Error as _;
 use std::ffi::OsString;

@@ -3,8 +3,19 @@
 //! Everything here looks from outside, at a guest that does not run. The guest pays nothing for it, and needs to be no
 //! friend: registers and memory may hold anything.
 
+pub mod autopsy;
+mod backtrace;
+mod core_file;
 mod cpu_state;
+pub mod diagnosis;
+pub mod exception;
+pub mod instruction;
+pub mod landmark;
+pub(crate) mod repeat;
 mod symbols;
 
+pub use backtrace::{Backtrace, BacktraceFrame};
+pub use core_file::{CoreFile, Remark};
 pub use cpu_state::CpuState;
+pub use diagnosis::{Diagnosis, Evidence};
 pub use symbols::{Detail, Frame, Symbols};

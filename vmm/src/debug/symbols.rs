@@ -77,6 +77,16 @@ pub struct Symbols {
     dwarf: Option<Context<Bytes>>,
     /// Sorted by address.
     functions: Vec<Function>,
+    /// Those that are loaded.
+    sections: Vec<Section>,
+}
+
+/// A section that is loaded.
+#[derive(Clone, Debug)]
+struct Section {
+    start: u64,
+    size: u64,
+    name: String,
 }
 
 /// A function of the symbol table.
@@ -96,22 +106,23 @@ impl Symbols {
             Err(error) => return Self::none(format!("the image is no ELF file: {error}")),
         };
         let functions = functions(&elf);
+        let sections = sections(&elf);
         let no_lines = match debug_information(&elf) {
             Ok(context) => {
-                return Self { detail: Detail::Lines, dwarf: Some(context), functions };
+                return Self { detail: Detail::Lines, dwarf: Some(context), functions, sections };
             }
             Err(why) => why,
         };
         if functions.is_empty() {
-            return Self::none(format!("{no_lines}, and no symbol table"));
+            return Self { sections, ..Self::none(format!("{no_lines}, and no symbol table")) };
         }
-        Self { detail: Detail::Names(no_lines), dwarf: None, functions }
+        Self { detail: Detail::Names(no_lines), dwarf: None, functions, sections }
     }
 
     /// Symbols of nothing, and why.
     #[must_use]
     pub fn none(why: String) -> Self {
-        Self { detail: Detail::Addresses(why), dwarf: None, functions: Vec::new() }
+        Self { detail: Detail::Addresses(why), dwarf: None, functions: Vec::new(), sections: Vec::new() }
     }
 
     /// How much there is to tell.
@@ -134,12 +145,27 @@ impl Symbols {
     /// address ask for the byte before it: the call may have been the function's last instruction.
     #[must_use]
     pub fn frames(&self, gva: Gva) -> Vec<Frame> {
-        let frames = self.dwarf.as_ref().and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();
-        if !frames.is_empty() {
+        // A linker leaves functions that it has thrown away at address 0.
+        let dwarf = self.dwarf.as_ref().filter(|_| self.section_at(gva).is_some());
+        let mut frames = dwarf.and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();
+        if let Some(function) = frames.last_mut() {
+            if function.line.is_none() {
+                self.place_of_start(function, gva);
+            }
             return frames;
         }
         let function = self.function_at(gva).map(|(name, _)| name.to_owned());
         function.map(|name| Frame { function: Some(name), ..Frame::default() }).into_iter().collect()
+    }
+
+    /// Gives `function`, which holds `gva`, the place where it starts: of some code that a compiler adds, such as what
+    /// touches the pages of a large frame, no line is told.
+    fn place_of_start(&self, function: &mut Frame, gva: Gva) {
+        let start = self.function_at(gva).map(|(_, offset)| Gva(gva.0 - offset));
+        let frames = start.and_then(|start| dwarf_frames(self.dwarf.as_ref()?, start));
+        if let Some(Frame { file, line, column, .. }) = frames.and_then(|mut frames| frames.pop()) {
+            *function = Frame { file, line, column, ..std::mem::take(function) };
+        }
     }
 
     /// The function of the symbol table that holds `gva`, and how far behind its start that is.
@@ -150,6 +176,14 @@ impl Symbols {
         let offset = gva.0 - function.start;
         // Assembly may leave the size out; then the next function ends it.
         (function.size == 0 || offset < function.size).then_some((&*function.name, offset))
+    }
+
+    /// The name of the section that holds `gva`.
+    #[must_use]
+    pub fn section_at(&self, gva: Gva) -> Option<&str> {
+        let holds =
+            |section: &&Section| gva.0.checked_sub(section.start).is_some_and(|offset| offset < section.size);
+        self.sections.iter().find(holds).map(|section| &*section.name)
     }
 
     /// Where the function of this name starts: its whole name, or the end of it from a `::`.
@@ -187,6 +221,19 @@ fn functions(elf: &ElfFile64<'_>) -> Vec<Function> {
         .collect();
     functions.sort_by_key(|function| function.start);
     functions
+}
+
+/// The sections that lie in memory.
+fn sections(elf: &ElfFile64<'_>) -> Vec<Section> {
+    let of_memory = elf.sections().filter(|section| section.address() != 0 && section.size() != 0);
+    let section = |section: object::read::elf::ElfSection64<'_, '_>| {
+        Some(Section {
+            start: section.address(),
+            size: section.size(),
+            name: section.name().ok()?.to_owned(),
+        })
+    };
+    of_memory.filter_map(section).collect()
 }
 
 /// The image's DWARF, or why there is none to use.
@@ -239,7 +286,7 @@ const MAX_INLINED: usize = 64;
 fn place(location: Option<&Location<'_>>, folder: &str) -> Frame {
     let Some(location) = location else { return Frame::default() };
     Frame {
-        file: location.file.map(|file| shortened(file, folder)),
+        file: location.file.map(|file| printable(&shortened(file, folder))),
         line: location.line.filter(|&line| line > 0),
         column: location.column.filter(|&column| column > 0),
         ..Frame::default()
@@ -268,7 +315,16 @@ fn shortened(file: &str, folder: &str) -> String {
 
 /// A Rust name as people write it, without the hash; any other name as it is.
 fn demangled(name: &str) -> String {
-    format!("{:#}", rustc_demangle::demangle(name))
+    printable(&format!("{:#}", rustc_demangle::demangle(name)))
+}
+
+/// The longest name that is shown, in characters. An image may hold any.
+const MAX_NAME: usize = 1000;
+
+/// Text of an image as it may be shown: on one line, moving no cursor, of bounded length.
+fn printable(text: &str) -> String {
+    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    text.chars().take(MAX_NAME).map(shown).collect()
 }
 
 #[cfg(test)]
@@ -293,6 +349,12 @@ mod tests {
         assert_eq!(symbols.function_at(Gva(0x28)), None, "it is behind the function's end");
         assert_eq!(symbols.address_of("main"), Some(Gva(0x20)));
         assert_eq!(symbols.address_of("ain"), None);
+    }
+
+    #[test]
+    fn no_name_moves_a_cursor_or_fills_a_screen() {
+        assert_eq!(demangled("evil\u{1b}[2J\n"), "evil\u{fffd}[2J\u{fffd}");
+        assert_eq!(demangled(&"a".repeat(1 << 20)).len(), MAX_NAME);
     }
 
     #[test]

@@ -12,6 +12,9 @@ use crate::origin::Origin;
 
 /// A device behind an I/O port.
 pub trait PioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers one IN: fills `data`, 1, 2 or 4 bytes, little-endian.
     ///
     /// # Errors
@@ -82,6 +85,13 @@ impl PioBus {
         Ok(Next::Resume)
     }
 
+    /// The ports that have a device, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (u16, &'static str)> {
+        self.devices
+            .iter()
+            .map(|(port, _, device)| (*port, device.lock().unwrap_or_else(PoisonError::into_inner).name()))
+    }
+
     fn device(&self, port: u16) -> Option<&SharedPioDevice> {
         self.devices.iter().find(|(own, ..)| *own == port).map(|(_, _, device)| device)
     }
@@ -95,6 +105,9 @@ impl PioBus {
 
 /// A device behind guest-physical addresses without RAM.
 pub trait MmioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers a read at `offset` from the device's first byte: fills `data`, 1 to 8 bytes, little-endian.
     ///
     /// # Errors
@@ -156,6 +169,12 @@ impl MmioBus {
         }
     }
 
+    /// The addresses that have a device, as first byte and size, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (Gpa, u64, &'static str)> {
+        let name = |device: &SharedMmioDevice| device.lock().unwrap_or_else(PoisonError::into_inner).name();
+        self.devices.iter().map(move |(start, size, _, device)| (*start, *size, name(device)))
+    }
+
     /// Where devices are: first byte, size in bytes, and the line that put it there.
     pub fn places(&self) -> impl Iterator<Item = (Gpa, u64, Origin)> + '_ {
         self.devices.iter().map(|(start, size, origin, _)| (*start, *size, *origin))
@@ -180,6 +199,10 @@ mod tests {
     struct Recorder(std::sync::Arc<Mutex<Vec<Vec<u8>>>>);
 
     impl PioDevice for Recorder {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
         fn read(&mut self, data: &mut [u8]) -> Result<Next> {
             data.fill(0xAB);
             Ok(Next::Resume)

@@ -48,11 +48,13 @@ pub use moment::{Moment, When};
 pub use peek::{MAX_PEEK, Peek, PeekRequest, Space, parse_address};
 pub use pieces::Purpose;
 pub use rules::Rules;
-pub use run_answers::{PrintAnswer, ResultAnswer, RunAnswers, run};
+pub use run_answers::{PrintAnswer, ResultAnswer, RunAnswers, run, run_with};
 pub use tables::{BadEntry, Entries, EntryFault, Limits, MappedRun, Scan, TablePage, read_table, scan};
+pub use text::{Fact, Section};
 pub use tree::{EntryLeads, EntryRun, TableNode, TableTree};
 pub use walk::{Page, Step, Walk};
 pub use watch::{SeenExit, Way};
+pub(crate) use words::size;
 pub use words::{Hex, PageRights, Span};
 
 /// The form of everything here that serializes. A field that is renamed, removed or changes its meaning makes a new one.

@@ -26,6 +26,10 @@ pub enum Purpose {
     BootInfo,
     /// The guest's arguments.
     Arguments,
+    /// The unmapped page below the double fault's stack.
+    FaultStackGuard,
+    /// The stack of the double fault.
+    FaultStack,
     /// The unmapped page below the stack.
     StackGuard,
     /// The stack of the first vCPU.
@@ -134,6 +138,8 @@ fn purpose(kind: RegionKind) -> Purpose {
         RegionKind::NullPage => Purpose::NullPage,
         RegionKind::BootInfo => Purpose::BootInfo,
         RegionKind::Arguments => Purpose::Arguments,
+        RegionKind::FaultStackGuard => Purpose::FaultStackGuard,
+        RegionKind::FaultStack => Purpose::FaultStack,
         RegionKind::StackGuard => Purpose::StackGuard,
         RegionKind::Stack => Purpose::Stack,
         RegionKind::PageTables => Purpose::UnusedPageTable,

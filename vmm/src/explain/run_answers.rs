@@ -74,14 +74,22 @@ pub struct ResultAnswer {
 /// # Errors
 /// What the host could not do. Whatever the guest does is in both results.
 pub fn run(vm: &mut Vm) -> Result<(Answers, RunReport)> {
+    run_with(vm, &mut ExitCounts::default())
+}
+
+/// Runs as [`run`] does, with somebody else watching too.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(vm: &mut Vm, observer: &mut impl Observer) -> Result<(Answers, RunReport)> {
     let mut answers = Answers::of(vm)?;
     let mapping = vm.vcpu().run_mapping();
     let printed = vm.machine().console().printed();
     let before = printed.bytes();
-    let mut watch = Watch::new(printed.clone(), mapping);
-    let report = vm.run_observed(&mut watch)?;
+    let mut both = (Watch::new(printed.clone(), mapping), observer);
+    let report = vm.run_observed(&mut both)?;
     let all = printed.bytes() - before;
-    answers.run = Some(run_answers(vm, &watch, &report, all));
+    answers.run = Some(run_answers(vm, &both.0, &report, all));
     Ok((answers, report))
 }
 

@@ -11,10 +11,10 @@ use super::words::{Hex, plural, size};
 use crate::origin::Origin;
 
 impl Answers {
-    /// The same for people, as [`Display`](fmt::Display) has it, in `colour` if the terminal shows any.
+    /// The same for people: a section for each step of a VM's life.
     #[must_use]
-    pub fn render(&self, colour: bool) -> String {
-        let mut page = Page { text: String::new(), colour };
+    pub fn sections(&self) -> Vec<Section> {
+        let mut page = Page::default();
         self.memory.write(&mut page);
         write_places(&self.places, &mut page);
         self.tables.write(&mut page);
@@ -25,7 +25,14 @@ impl Answers {
             run.write_print(&mut page);
             run.result.write(&mut page);
         }
-        page.text.trim_end().to_owned()
+        page.sections
+    }
+
+    /// The sections as text, as [`Display`](fmt::Display) has it, in `colour` if the terminal shows any.
+    #[must_use]
+    pub fn render(&self, colour: bool) -> String {
+        let sections: Vec<String> = self.sections().iter().map(|section| section.render(colour)).collect();
+        sections.join("\n\n")
     }
 }
 
@@ -35,31 +42,67 @@ impl fmt::Display for Answers {
     }
 }
 
-/// Text that grows section by section.
-struct Page {
-    text: String,
-    colour: bool,
+/// A step of a VM's life, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Section {
+    /// Its heading.
+    pub title: String,
+    /// What is to be said of it.
+    pub facts: Vec<Fact>,
+}
+
+/// A fact, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fact {
+    /// What it is about; empty when it goes on with the one before.
+    pub label: String,
+    /// The line of source that it is about, if any.
+    pub source: Option<Origin>,
+    /// The fact, or what that line does.
+    pub text: String,
 }
 
 /// Facts start in this column.
 const LABEL_WIDTH: usize = 13;
 
+impl Section {
+    fn render(&self, colour: bool) -> String {
+        let style =
+            |on, text: &str| if colour { format!("\x1b[{on}m{text}\x1b[0m") } else { text.to_owned() };
+        let mut text = style(1, &self.title);
+        for Fact { label, source, text: fact } in &self.facts {
+            let source = source.map(|origin| style(2, &origin.to_string()) + "  ").unwrap_or_default();
+            text.push_str(&format!("\n  {label:LABEL_WIDTH$}{source}{fact}"));
+        }
+        text
+    }
+}
+
+/// Sections that are being written.
+#[derive(Default)]
+struct Page {
+    sections: Vec<Section>,
+}
+
 impl Page {
     fn heading(&mut self, title: &str) {
-        let gap = if self.text.is_empty() { "" } else { "\n" };
-        let (on, off) = if self.colour { ("\x1b[1m", "\x1b[0m") } else { ("", "") };
-        self.text.push_str(&format!("{gap}{on}{title}{off}\n"));
+        self.sections.push(Section { title: title.to_owned(), facts: Vec::new() });
+    }
+
+    fn add(&mut self, label: &str, source: Option<Origin>, text: String) {
+        let section = self.sections.last_mut().expect("a heading comes first");
+        section.facts.push(Fact { label: label.to_owned(), source, text });
     }
 
     fn fact(&mut self, label: &str, fact: impl fmt::Display) {
-        self.text.push_str(&format!("  {label:LABEL_WIDTH$}{fact}\n"));
+        self.add(label, None, fact.to_string());
     }
 
     /// What a line of source does, and which one it is.
     fn source(&mut self, label: &str, origin: Option<Origin>, what: &str) {
-        let Some(origin) = origin else { return };
-        let (on, off) = if self.colour { ("\x1b[2m", "\x1b[0m") } else { ("", "") };
-        self.fact(label, format!("{on}{origin}{off}  {what}"));
+        if origin.is_some() {
+            self.add(label, origin, what.to_owned());
+        }
     }
 }
 
@@ -88,7 +131,9 @@ fn write_places(places: &[PlaceAnswer], page: &mut Page) {
     for place in places {
         let rights = place.rights.map_or("---".to_owned(), |rights| rights.to_string());
         let hva = place.hva.map(|hva| hva.to_string()).unwrap_or_default();
-        page.text.push_str(&format!("  {:25} GPA {:24} {rights:4} HVA {hva}\n", place.what, place.gpa));
+        // Names of sections are longer than labels.
+        let fact = format!(" GPA {:24} {rights:4} HVA {hva}", place.gpa);
+        page.fact(&format!("{:25}", place.what), fact);
     }
     let line = |purpose| places.iter().find(|place| place.purpose == purpose);
     for (label, purpose) in [

@@ -111,7 +111,7 @@ impl fmt::Display for PageRights {
 
 /// A size in the largest unit that divides it: `16 MiB`, `5 KiB`, `21 bytes`.
 #[must_use]
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     match [(30, "GiB"), (20, "MiB"), (10, "KiB")].iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift) {
         Some((shift, unit)) if bytes > 0 => format!("{} {unit}", bytes >> shift),
         _ => format!("{bytes} byte{}", plural(bytes)),

@@ -12,8 +12,8 @@ use std::time::Duration;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, ProgramHeader};
 use object::{LittleEndian, elf};
-use shared_abi::Gva;
-use shared_abi::guest_test::{Ending, NOTE_TYPE, TestRecord, UNLIMITED};
+use shared_abi::guest_test::{ANY, Ending, NOTE_TYPE, TestRecord, UNLIMITED};
+use shared_abi::{Gva, Vector};
 
 use crate::boot::contract::find_note;
 use crate::boot::kernel::KernelImage;
@@ -32,6 +32,8 @@ pub struct TestImage {
 pub struct GuestTest {
     /// Its place in the image's own list.
     pub index: usize,
+    /// Its function.
+    pub function: Gva,
     /// Its path, without the crate.
     pub name: String,
     /// The source file.
@@ -44,6 +46,8 @@ pub struct GuestTest {
     pub prints: String,
     /// The most exits that it causes, beside the one that ends it.
     pub max_exits: Option<u64>,
+    /// The most instructions that it executes.
+    pub max_instructions: Option<u64>,
     /// How long it takes at most.
     pub timeout: Option<Duration>,
     /// Whether it runs only when asked for.
@@ -57,7 +61,12 @@ pub enum End {
     /// With this code.
     Exit(u32),
     /// By an exception that nothing handles.
-    Fault,
+    Fault {
+        /// Which; `None` for any, a triple fault included.
+        vector: Option<Vector>,
+        /// Which address's access the page tables do not allow; `None` for any.
+        address: Option<Gva>,
+    },
 }
 
 /// Why a list of tests cannot be read.
@@ -182,12 +191,14 @@ impl<'a> Segments<'a> {
     fn test(&self, index: usize, record: &TestRecord) -> Result<GuestTest, TestListError> {
         Ok(GuestTest {
             index,
+            function: record.run,
             name: self.shown("the name of a test", record.name, record.name_size)?,
             file: self.shown("the file of a test", record.file, record.file_size)?,
             line: record.line,
             end: end(record)?,
             prints: self.text("what a test prints", record.prints, record.prints_size)?,
             max_exits: limit(record.max_exits),
+            max_instructions: limit(record.max_instructions),
             timeout: limit(record.timeout_ms).map(Duration::from_millis),
             is_ignored: record.ignored != 0,
         })
@@ -202,9 +213,18 @@ fn end(record: &TestRecord) -> Result<End, TestListError> {
                 .map_err(|_| meaningless("the exit code of a test", record.code))?;
             Ok(End::Exit(code))
         }
-        Some(Ending::Fault) => Ok(End::Fault),
+        Some(Ending::Fault) => {
+            let vector = told(record.vector).map(|number| {
+                Vector::from_number(number).ok_or_else(|| meaningless("the exception of a test", number))
+            });
+            Ok(End::Fault { vector: vector.transpose()?, address: told(record.address).map(Gva) })
+        }
         None => Err(meaningless("the ending of a test", record.ending)),
     }
+}
+
+fn told(value: u64) -> Option<u64> {
+    (value != ANY).then_some(value)
 }
 
 fn limit(value: u64) -> Option<u64> {

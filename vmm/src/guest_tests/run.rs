@@ -4,11 +4,17 @@ use std::fmt;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
 
+use shared_abi::exit_code;
+
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
+use crate::debug::Diagnosis;
 use crate::error::Result;
+use crate::guest_tests::budget;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
+use crate::next::StopReason;
+use crate::report::RunReport;
 use crate::vm::Vm;
 
 /// What all tests of a run have in common.
@@ -34,12 +40,29 @@ pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Ver
         Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
         None => console,
     };
-    let report = Vm::build(config)?.run()?;
+    let mut vm = Vm::build(config)?;
+    let (report, instructions) = match test.max_instructions {
+        None => (vm.run()?, None),
+        Some(_) => {
+            let (report, instructions) = budget::run_and_count(&mut vm, test.function)?;
+            (report, Some(instructions))
+        }
+    };
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");
     }
-    Ok(Verdict::of(test, report, printed, start.elapsed()))
+    let mut verdict = Verdict::of(test, report, instructions, printed, start.elapsed());
+    if !verdict.has_held() {
+        verdict.diagnosis = explain(&vm, &verdict.report);
+    }
+    Ok(verdict)
+}
+
+/// Why the guest ended so; nothing when it just said that it was done.
+fn explain(vm: &Vm, report: &RunReport) -> Option<Diagnosis> {
+    let has_chosen = matches!(report.stop, StopReason::Exited { code } if code != exit_code::PANICKED);
+    (!has_chosen).then(|| vm.diagnose(report))
 }
 
 /// A console that is seen and kept.

@@ -4,10 +4,13 @@
 //! that a test made up. It follows the Intel SDM vol. 3A, 4.5, with four levels; the format of the entries is drawn in
 //! [`boot::page_tables`](crate::boot::page_tables). Unlike a CPU it sets no accessed and dirty bits.
 //!
-//! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why.
+//! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why;
+//! [`runs`] finds all that is mapped.
 
+mod runs;
 mod trace;
 
+pub use runs::{Run, Runs, ScanLimits, TableWords, runs};
 pub use trace::{Level, WalkStep, WalkTrace, trace};
 
 use shared_abi::{Gpa, Gva};
@@ -192,7 +195,7 @@ fn page_at(shift: u32, entry: Entry) -> Option<PageSize> {
 }
 
 /// Whether bits 63 to 47 are all equal (Intel SDM vol. 1, 3.3.7.1).
-fn is_canonical(gva: Gva) -> bool {
+pub(crate) fn is_canonical(gva: Gva) -> bool {
     let upper = gva.0.cast_signed() >> 47;
     upper == 0 || upper == -1
 }

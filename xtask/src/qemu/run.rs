@@ -18,7 +18,7 @@ use crate::request::Request;
 use crate::workspace::{self, Profile};
 
 /// Options of the VMM whose value is a path that would have to exist in the machine.
-const NEED_FILES_OF_THE_HOST: [&str; 1] = ["--dir"];
+const NEED_FILES_OF_THE_HOST: [&str; 2] = ["--core", "--dir"];
 
 /// Runs the VMM's command `name` with what `request` says and `image` on `kvm_amd` in QEMU.
 ///
@@ -38,7 +38,7 @@ pub(crate) fn run(name: &str, request: &Request, image: &Path) -> Result<ExitCod
 /// Runs `vmm` with these words on `kvm_amd` in QEMU, where `file` is at the path beside it.
 ///
 /// # Errors
-/// As [`run`].
+/// When something cannot be built, there is no QEMU, or the machine does not come up.
 pub fn vmm(
     linux: &Choice,
     profile: Profile,

@@ -19,8 +19,10 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 12] = [
+const NEED_THIS_COMPUTER: [(&str, &str); 14] = [
     ("add_a_hypercall::", "needs cargo and the sources"),
+    ("core_file::a_core_file_that_finds_no_room", "needs a shell"),
+    ("core_file::gdb::", "needs gdb"),
     ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
     ("explain::every_line_of_source_holds_its_step", "needs the sources"),

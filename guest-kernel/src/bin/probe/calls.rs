@@ -3,7 +3,7 @@
 use guest_kernel::hypercall::{
     self, ExitKind, Hypercall, HypercallError, call, console_write, exit_count, exit_count_of,
 };
-use guest_kernel::{Gva, arguments, boot_info, println, println_raw};
+use guest_kernel::{Gva, arguments, boot_info, mark, println, println_raw};
 use shared_abi::hypercall::LogLevel;
 use shared_abi::layout;
 
@@ -22,6 +22,9 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("random", random),
     ("arguments-by-call", arguments_by_call),
     ("log", log),
+    ("marks", marks),
+    ("open-marks", || (0..number()).for_each(|_| mark::begin("never ended"))),
+    ("unbegun-marks", || (0..number()).for_each(|_| mark::end())),
     ("misuse", misuse),
     ("raw-calls", raw_calls),
     ("hostile", hostile),
@@ -82,6 +85,22 @@ fn log() {
     hypercall::log(LogLevel::Debug, "probe", "only for who asks").expect("a log");
     println!("{:?}", hypercall::log(LogLevel::Info, "probe", text_of(5000)));
 }
+
+/// Spans in spans, a record in the inner one, and a name that is no text.
+fn marks() {
+    let _outer = mark::span("outer");
+    {
+        let _inner = mark::span("inner \"quoted\"");
+        hypercall::log(LogLevel::Info, "probe", "inside both").expect("a log");
+    }
+    mark::begin("by hand");
+    mark::end();
+    let name_gva = Gva(NO_TEXT.as_ptr() as u64);
+    println!("{:?}", call(Hypercall::MarkBegin { name_gva, name_size: NO_TEXT.len() as u64 }));
+    println!("{:?}", call(Hypercall::MarkBegin { name_gva, name_size: u64::MAX }));
+}
+
+static NO_TEXT: [u8; 2] = [0xFF, 0xFE];
 
 /// Text of `size` bytes that nobody wrote: the zeros of unused RAM.
 fn text_of(size: usize) -> &'static str {

@@ -1,7 +1,10 @@
 //! Ways to end, and ways not to.
 
+use core::fmt;
+
 use guest_kernel::cpu::{halt, port};
-use guest_kernel::{power, print};
+use guest_kernel::hypercall::{Hypercall, call};
+use guest_kernel::{Gva, power, print, println};
 
 use crate::{Deed, number};
 
@@ -10,11 +13,39 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("exit-by-byte", || port::outb(shared_abi::ports::EXIT, number() as u8)),
     ("return", || {}),
     ("panic", || panic!("asked to panic")),
+    ("panic-at-length", || panic!("{:>6000}", "the end")),
+    ("panic-with-escapes", || panic!("first\nsecond \u{1b}[2Jthird")),
+    ("panic-in-panic", || panic!("{}", Unspeakable)),
+    ("panic-and-halt", panic_and_halt),
+    ("panic-nowhere", panic_nowhere),
     ("halt", || halt::halt_forever()),
     ("halt-with-interrupts", halt::wait_for_interrupt),
     ("spin", || spin()),
     ("print-and-spin", print_and_spin),
 ];
+
+/// What cannot be printed.
+struct Unspeakable;
+
+impl fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+        panic!("{}", Unspeakable)
+    }
+}
+
+/// Says that it panics, and does something else.
+fn panic_and_halt() {
+    let words = "own words";
+    let _ = call(Hypercall::Panic { text_gva: Gva(words.as_ptr() as u64), text_size: words.len() as u64 });
+    halt::wait_for_interrupt();
+}
+
+/// Last words that are not there, or are more than there is RAM.
+fn panic_nowhere() {
+    for (gva, size) in [(0, 1), (u64::MAX, 2), (0x1_0000, u64::MAX), (0x3_9FFF, 2)] {
+        println!("{:?}", call(Hypercall::Panic { text_gva: Gva(gva), text_size: size }));
+    }
+}
 
 fn spin() -> ! {
     loop {

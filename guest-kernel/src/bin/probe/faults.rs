@@ -1,13 +1,15 @@
 //! Ways to die.
 //!
-//! Without handlers every exception becomes a triple fault. Addresses come in as numbers, so that the compiler cannot
-//! see what will happen and make something else of it.
+//! The kernel tells the host of an exception that nobody handles; behind `without-idt` it is a triple fault. Addresses
+//! come in as numbers, so that the compiler cannot see what will happen and make something else of it.
 
 use core::hint::black_box;
 use core::ptr;
 
-use guest_kernel::cpu::port;
-use guest_kernel::{boot_info, print};
+use guest_kernel::cpu::{port, provoke};
+use guest_kernel::exceptions::ExceptionFrame;
+use guest_kernel::hypercall::{Hypercall, call};
+use guest_kernel::{Gva, boot_info, print, println};
 use shared_abi::layout;
 
 use crate::Deed;
@@ -24,6 +26,13 @@ pub(crate) const DEEDS: &[Deed] = &[
         black_box(overflow_stack(1));
     }),
     ("read-beyond-ram", || read(0x7000_0000)),
+    ("read-non-canonical", || read(1 << 47)),
+    ("divide-by-zero", || {
+        black_box(provoke::divide(black_box(1), black_box(0)));
+    }),
+    ("invalid-opcode", provoke::invalid_opcode),
+    ("false-frame", show_a_false_frame),
+    ("no-frame", show_no_frame),
     ("write-hole", map_the_hole_and_write),
     ("print-and-fault", || {
         print!("last words");
@@ -34,6 +43,20 @@ pub(crate) const DEEDS: &[Deed] = &[
         black_box(port::inb(0x60));
     }),
 ];
+
+/// Tells the host of an exception that no CPU has, with registers that are none.
+fn show_a_false_frame() {
+    let frame = ExceptionFrame { vector: u64::MAX, rip: u64::MAX, cr2: 1 << 63, ..ExceptionFrame::default() };
+    let _ = call(Hypercall::Exception { frame_gva: Gva(&raw const frame as u64) });
+}
+
+/// Tells the host of an exception whose registers are nowhere, at the end of RAM, and read-only.
+fn show_no_frame() {
+    let end = boot_info().ram[0].end - size_of::<ExceptionFrame>() as u64 + 8;
+    for gva in [0, u64::MAX - 7, 1 << 47, end, layout::STACK_GUARD.0] {
+        println!("{:?}", call(Hypercall::Exception { frame_gva: Gva(gva) }));
+    }
+}
 
 static RODATA: &str = "read me only";
 

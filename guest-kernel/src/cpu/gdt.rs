@@ -1,0 +1,120 @@
+//! The GDT: the segments of 64-bit mode, and where the TSS is.
+//!
+//! The VMM has set the hidden parts of the segment registers, so the kernel runs without any table. An exception loads
+//! CS from its gate and `iretq` loads CS and SS from the stack, and for that the CPU reads descriptors. This table has,
+//! at the selectors that the registers already hold (`vmm/src/boot/cpu_mode.rs`), what the registers already mean.
+//!
+//! ```text
+//! 0x00  null     no segment
+//! 0x08  code     64-bit, ring 0
+//! 0x10  data     ring 0
+//! 0x18  TSS      two entries: a base of 64 bits needs them
+//! ```
+
+use super::tss;
+
+/// The selector of the kernel's code.
+pub const CODE: u16 = 0x08;
+/// The selector of the kernel's data.
+pub const DATA: u16 = 0x10;
+/// The selector of the TSS.
+pub const TSS: u16 = 0x18;
+
+/// The table. Writable: `ltr` marks the TSS as busy.
+#[cfg(target_os = "none")]
+static mut GDT: Gdt = Gdt::new();
+
+/// A table of five entries.
+#[repr(C, align(8))]
+#[derive(Debug)]
+pub struct Gdt([u64; 5]);
+
+impl Gdt {
+    /// The table as it is drawn above.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a table for a static; `Default` is not const")]
+    pub const fn new() -> Self {
+        let [tss_low, tss_high] = tss_descriptor(tss::ADDRESS, tss::SIZE as u64 - 1);
+        Self([0, code_descriptor(), data_descriptor(), tss_low, tss_high])
+    }
+}
+
+/// Loads the table, and the task register from it.
+#[cfg(target_os = "none")]
+pub(super) fn load() {
+    static TABLE: super::TableRegister = super::TableRegister::new(size_of::<Gdt>(), (&raw const GDT).cast());
+    // SAFETY: The table lives as long as the kernel and describes the segments as they are, so nothing changes for code
+    // that runs. The linker has put the TSS where its descriptor says. `ltr` writes the descriptor, which is in writable
+    // memory that nothing else touches, and runs once: a busy TSS it would refuse.
+    unsafe {
+        core::arch::asm!(
+            "lgdt [{table}]",
+            "ltr {selector:x}",
+            table = in(reg) &raw const TABLE,
+            selector = in(reg) TSS,
+            options(nostack, preserves_flags),
+        );
+    }
+}
+
+/// Bits of a descriptor (Intel SDM vol. 3A, 3.4.5 and figure 3-8).
+const PRESENT: u64 = 1 << 47;
+/// `S`: code or data, not a system segment.
+const CODE_OR_DATA: u64 = 1 << 44;
+/// `L`: 64-bit code.
+const LONG: u64 = 1 << 53;
+/// `D/B`: 32-bit data; without meaning in 64-bit mode.
+const BIG: u64 = 1 << 54;
+/// `G`: the limit counts pages; without meaning in 64-bit mode.
+const GRANULARITY: u64 = 1 << 55;
+/// All ones in both parts of the limit.
+const FLAT: u64 = 0xF << 48 | 0xFFFF;
+/// Types (Intel SDM vol. 3A, tables 3-1 and 3-2). "Accessed" is set, so that the CPU never has to.
+const CODE_READ_ACCESSED: u64 = 0b1011 << 40;
+const DATA_WRITE_ACCESSED: u64 = 0b0011 << 40;
+const TSS_AVAILABLE: u64 = 0b1001 << 40;
+
+const fn code_descriptor() -> u64 {
+    PRESENT | CODE_OR_DATA | CODE_READ_ACCESSED | LONG | GRANULARITY | FLAT
+}
+
+const fn data_descriptor() -> u64 {
+    PRESENT | CODE_OR_DATA | DATA_WRITE_ACCESSED | BIG | GRANULARITY | FLAT
+}
+
+/// Intel SDM vol. 3A, figure 8-4: the base is in four pieces, the limit in two.
+const fn tss_descriptor(base: u64, limit: u64) -> [u64; 2] {
+    let low =
+        (limit & 0xFFFF) | (base & 0xFF_FFFF) << 16 | (limit >> 16 & 0xF) << 48 | (base >> 24 & 0xFF) << 56;
+    [low | PRESENT | TSS_AVAILABLE, base >> 32]
+}
+
+#[cfg(all(test, not(target_os = "none")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_are_those_that_every_64_bit_kernel_has() {
+        // Access byte and flags: present, ring 0, code or data, accessed; G with L or D.
+        assert_eq!(code_descriptor(), 0x00AF_9B00_0000_FFFF);
+        assert_eq!(data_descriptor(), 0x00CF_9300_0000_FFFF);
+    }
+
+    #[test]
+    fn a_tss_descriptor_has_its_base_in_four_pieces() {
+        let [low, high] = tss_descriptor(0x1122_3344_5566_7788, 0xA_BCDE);
+        assert_eq!(low, 0x550A_8966_7788_BCDE);
+        assert_eq!(high, 0x1122_3344);
+    }
+
+    #[test]
+    fn the_selectors_are_the_places_in_the_table() {
+        let Gdt(table) = Gdt::new();
+        let [low, high] = tss_descriptor(tss::ADDRESS, 0x67);
+        let at = |selector: u16| table[usize::from(selector / 8)];
+        assert_eq!(
+            [at(0), at(CODE), at(DATA), at(TSS), at(TSS + 8)],
+            [0, code_descriptor(), data_descriptor(), low, high]
+        );
+    }
+}

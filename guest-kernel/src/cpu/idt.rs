@@ -1,0 +1,109 @@
+//! The IDT: where the CPU continues when an exception comes.
+//!
+//! A gate for each of the 32 vectors, all of them constants: the linker puts the entries at a known address
+//! ([`entry`]), so the table is ready in the image and loading it is one instruction. Filling it at start would cost
+//! more than the rest of the start together, where a KVM interprets the kernel.
+
+use shared_abi::exception::{VECTORS, Vector};
+
+use super::{gdt, tss};
+use crate::exceptions::entry;
+
+/// The table.
+pub static IDT: [Gate; VECTORS] = gates();
+
+/// A 64-bit gate (Intel SDM vol. 3A, figure 7-8).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    offset_0: u16,
+    selector: u16,
+    /// The place in the TSS's interrupt stack table, or 0 for the stack that is interrupted.
+    stack: u8,
+    /// Present, ring 0 and type.
+    kind: u8,
+    offset_16: u16,
+    offset_32: u32,
+    reserved: u32,
+}
+
+impl Gate {
+    /// `P` and the type "interrupt gate": interrupts are off in the handler (Intel SDM vol. 3A, table 3-2).
+    const INTERRUPT: u8 = 1 << 7 | 0b1110;
+
+    const fn to(address: u64, stack: u8) -> Self {
+        Self {
+            offset_0: address as u16,
+            selector: gdt::CODE,
+            stack,
+            kind: Self::INTERRUPT,
+            offset_16: (address >> 16) as u16,
+            offset_32: (address >> 32) as u32,
+            reserved: 0,
+        }
+    }
+}
+
+const fn gates() -> [Gate; VECTORS] {
+    let mut gates = [Gate::to(0, 0); VECTORS];
+    let mut vector = 0;
+    while vector < VECTORS {
+        let stack = if vector == Vector::DoubleFault as usize { tss::FAULT_STACK } else { 0 };
+        gates[vector] = Gate::to(entry::address_of(vector), stack);
+        vector += 1;
+    }
+    gates
+}
+
+/// Loads the table.
+#[cfg(target_os = "none")]
+pub(super) fn load() {
+    static TABLE: super::TableRegister =
+        super::TableRegister::new(size_of_val(&IDT), (&raw const IDT).cast());
+    // SAFETY: The table lives as long as the kernel. Its gates lead to the entries, where the linker has put them, in
+    // the code segment that the GDT has.
+    unsafe { lidt(&TABLE) };
+}
+
+/// Takes the table away: from now on every exception ends the run as a triple fault.
+#[cfg(target_os = "none")]
+pub fn unload() {
+    static NONE: super::TableRegister = super::TableRegister::new(1, core::ptr::null());
+    // SAFETY: A table too short for any gate: the CPU shuts down where it would have read one.
+    unsafe { lidt(&NONE) };
+}
+
+/// Takes the table away; on the host there is none.
+#[cfg(not(target_os = "none"))]
+pub fn unload() {
+    panic!("{}", super::NOT_IN_A_MACHINE);
+}
+
+/// # Safety
+/// The gates of `table` lead to code that keeps what it interrupts.
+#[cfg(target_os = "none")]
+unsafe fn lidt(table: &'static super::TableRegister) {
+    // SAFETY: The instruction reads ten bytes. What exceptions do from now on is the caller's promise.
+    unsafe { core::arch::asm!("lidt [{}]", in(reg) table, options(nostack, preserves_flags)) };
+}
+
+#[cfg(all(test, not(target_os = "none")))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gate_has_its_offset_in_three_pieces() {
+        let gate = Gate::to(0x1122_3344_5566_7788, 1);
+        assert_eq!((gate.offset_0, gate.offset_16, gate.offset_32), (0x7788, 0x5566, 0x1122_3344));
+        assert_eq!((gate.selector, gate.stack, gate.kind, size_of::<Gate>()), (8, 1, 0x8E, 16));
+    }
+
+    #[test]
+    fn every_vector_has_an_entry_and_the_double_fault_a_stack() {
+        for (vector, gate) in IDT.iter().enumerate() {
+            let address = u64::from(gate.offset_16) << 16 | u64::from(gate.offset_0);
+            assert_eq!(address, entry::ADDRESS + 16 * vector as u64);
+            assert_eq!(gate.stack, u8::from(vector == 8), "{vector}");
+        }
+    }
+}

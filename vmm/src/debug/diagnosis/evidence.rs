@@ -1,0 +1,312 @@
+//! `Evidence`: what a guest leaves behind, and how a diagnosis is made of it.
+
+use shared_abi::{ExceptionFrame, Gva, exit_code};
+
+use super::{Diagnosis, Registers, emulation, stopped};
+use crate::boot::guest_map::GuestMap;
+use crate::debug::autopsy::{self, Chain, End, Finding, Scene};
+use crate::debug::backtrace::Backtrace;
+use crate::debug::exception::{Exception, mnemonic, vector};
+use crate::debug::instruction::{Instruction, linear_rip};
+use crate::debug::landmark::Landmarks;
+use crate::debug::{CpuState, Detail, Symbols};
+use crate::guest_space::GuestSpace;
+use crate::memory::GuestMemory;
+use crate::next::StopReason;
+use crate::report::RunReport;
+
+/// What a guest leaves behind.
+#[derive(Clone, Copy, Debug)]
+pub struct Evidence<'a> {
+    /// How its run ended.
+    pub report: &'a RunReport,
+    /// Its registers.
+    pub state: &'a CpuState,
+    /// Its memory.
+    pub memory: &'a GuestMemory,
+    /// What was put where at start.
+    pub map: &'a GuestMap,
+    /// What its image tells about addresses.
+    pub symbols: &'a Symbols,
+    /// Whether the registers are those of a repeated run, where CR2 is older than the death.
+    pub is_repeated: bool,
+}
+
+impl Evidence<'_> {
+    /// Finds out why the guest ended.
+    #[must_use]
+    pub fn diagnose(&self) -> Diagnosis {
+        let mut diagnosis = match &self.report.stop {
+            StopReason::TripleFault => self.triple_fault(),
+            StopReason::Exception(frame) => self.exception(frame),
+            StopReason::EmulationFailure(bytes) => emulation::diagnose(self, bytes.as_slice()),
+            StopReason::Exited { code: exit_code::PANICKED } => self.panic(),
+            _ => stopped::diagnose(self),
+        };
+        self.name_culprit(&mut diagnosis);
+        diagnosis.facts.extend(self.report.earlier_panic());
+        if !matches!(self.symbols.detail(), Detail::Lines) {
+            diagnosis.remarks.push(self.symbols.detail().to_string());
+        }
+        diagnosis
+    }
+
+    /// What can be told of a triple fault when nothing is left of the registers, and the run could not be repeated.
+    #[must_use]
+    pub fn diagnose_lost(&self, why: &str) -> Diagnosis {
+        Diagnosis {
+            died: true,
+            cause: "a triple fault".to_owned(),
+            hint: Some(
+                "load an IDT whose handlers report: then the guest itself tells what it dies of".to_owned(),
+            ),
+            remarks: vec![
+                "this host's KVM loses the registers of a guest that dies".to_owned(),
+                why.to_owned(),
+            ],
+            ..Diagnosis::default()
+        }
+    }
+
+    /// The state with which the guest left, as far as its stop alone tells; `state` is where it was.
+    pub(super) fn plain(&self, state: &CpuState) -> Diagnosis {
+        let told = self.report.stop.to_string();
+        let cause = told.strip_prefix("the guest died: ");
+        Diagnosis {
+            died: cause.is_some(),
+            cause: cause.unwrap_or(&told).to_owned(),
+            registers: Some(Registers::of(state)),
+            backtrace: Backtrace::unwind(state, self.memory, self.symbols),
+            ..Diagnosis::default()
+        }
+    }
+
+    /// The guest's memory as it saw it last.
+    pub(super) fn space(&self) -> GuestSpace<'_> {
+        self.state.space(self.memory)
+    }
+
+    pub(super) fn landmarks(&self) -> Landmarks<'_> {
+        Landmarks { map: self.map, memory: self.memory, symbols: self.symbols }
+    }
+
+    fn name_culprit(&self, diagnosis: &mut Diagnosis) {
+        if let Some(culprit) = diagnosis.backtrace.culprit() {
+            diagnosis.function = culprit.function.clone();
+            diagnosis.file = culprit.file.clone();
+            diagnosis.line = culprit.line;
+        }
+    }
+
+    fn triple_fault(&self) -> Diagnosis {
+        let scene = Scene { state: self.state, memory: self.memory };
+        let mut diagnosis = Diagnosis { died: true, ..self.plain(self.state) };
+        diagnosis.instruction = self.instruction(self.state);
+        match autopsy::examine(&scene) {
+            Finding::Chain(chain) => {
+                self.tell_exception(&mut diagnosis, &chain.first().exception, &chain.first().why, self.state);
+                self.tell_chain(&mut diagnosis, chain);
+            }
+            Finding::NoException(why) => {
+                diagnosis.cause = "a triple fault".to_owned();
+                diagnosis.remarks.push(why);
+            }
+            Finding::NotFollowed(why) => {
+                diagnosis.cause = "a triple fault".to_owned();
+                diagnosis.remarks.push(format!("{why}, and its exceptions are not followed there"));
+            }
+        }
+        diagnosis
+    }
+
+    fn tell_chain(&self, diagnosis: &mut Diagnosis, chain: Chain) {
+        if let End::Handled(handler) = chain.end {
+            diagnosis.remarks.push(format!(
+                "by the tables as they are now, the handler at {handler} could be called: they may have changed since"
+            ));
+        }
+        let cr2 = self.state.special.cr2;
+        let differs = chain.cr2().is_some_and(|address| address.0 != cr2);
+        if differs && !self.is_repeated && chain.end == End::Shutdown {
+            diagnosis.remarks.push(format!("CR2 is {cr2:#x}: there may have been another fault than these"));
+        }
+        let scene = Scene { state: self.state, memory: self.memory };
+        if let Some(own) = autopsy::vector_of_handler(&scene, self.state.rip()) {
+            let handled = mnemonic(own);
+            diagnosis.facts.push(format!(
+                "RIP is where the handler of {handled} starts: it was called, and could not run"
+            ));
+        }
+        if diagnosis.hint.is_none() {
+            diagnosis.hint = self.chain_hint(&chain);
+        }
+        diagnosis.chain = Some(chain);
+    }
+
+    fn chain_hint(&self, chain: &Chain) -> Option<String> {
+        let hint = match chain.first().exception.vector {
+            vector::DE => hints_of::DIVISION,
+            vector::UD => hints_of::INVALID,
+            vector::GP if chain.first().why.contains("no multiple of") => hints_of::MISALIGNED,
+            vector::GP => hints_of::PROTECTION,
+            vector::DF if self.state.special.idt.limit == 0 => hints_of::NO_IDT,
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+
+    /// Cause, facts and hint of an exception that `state` was interrupted by.
+    fn tell_exception(&self, diagnosis: &mut Diagnosis, exception: &Exception, why: &str, state: &CpuState) {
+        diagnosis.exception = Some(*exception);
+        diagnosis.cause = match exception.address {
+            Some(_) => exception.to_string(),
+            None if why.is_empty() => exception.to_string(),
+            None => format!("{exception}: {why}"),
+        };
+        if exception.is_of_malformed_tables() && !why.is_empty() {
+            diagnosis.cause.push_str(&format!(", as {why}"));
+            diagnosis.hint = Some(hints_of::MALFORMED.to_owned());
+        } else if let Some(address) = exception.address {
+            let landmark = self.landmarks().at(address, state);
+            diagnosis.cause.push_str(&format!(", {}", landmark.what));
+            diagnosis.hint = landmark.hint.map(str::to_owned);
+        }
+        if let (Some(code), Some(words)) = (exception.error, exception.explain_error()) {
+            diagnosis.facts.push(format!("error code {code:#x}: {words}"));
+        }
+        if exception.address.is_some() && !why.is_empty() {
+            diagnosis.facts.push(format!("the page walk ends: {why}"));
+        }
+        if exception.address == Some(state.rip()) && !exception.is_of_malformed_tables() {
+            self.tell_lost_code(diagnosis, state);
+        }
+        if exception.address.is_some_and(|address| !self.is_code_at_start(address)) && exception.is_fetch() {
+            // What stands there, if anything, is no code.
+            diagnosis.instruction = None;
+        }
+    }
+
+    /// Whether the tables of the start have code at `gva`.
+    fn is_code_at_start(&self, gva: Gva) -> bool {
+        let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
+        at_start.translate(gva).is_some_and(|mapping| mapping.executable)
+    }
+
+    /// What may have happened when the code itself cannot be fetched.
+    fn tell_lost_code(&self, diagnosis: &mut Diagnosis, state: &CpuState) {
+        let tables = self.map.page_tables().start;
+        let is_start = state.special.cr3 & !0xFFF == tables.0;
+        if self.is_code_at_start(state.rip()) && !is_start {
+            let cr3 = state.special.cr3;
+            diagnosis
+                .facts
+                .push(format!("CR3 is {cr3:#x}; the tables of the start, at {tables}, still map this code"));
+            diagnosis.hint = Some(hints_of::TABLES.to_owned());
+        } else {
+            diagnosis.hint = Some(hints_of::JUMP.to_owned());
+        }
+    }
+
+    /// An exception that the guest's own kernel caught and told.
+    fn exception(&self, frame: &ExceptionFrame) -> Diagnosis {
+        let state = CpuState::interrupted(frame, self.state);
+        let mut diagnosis = Diagnosis { died: true, ..self.plain(&state) };
+        diagnosis.instruction = self.instruction(&state);
+        let told = Exception::of(frame);
+        let scene = Scene { state: &state, memory: self.memory };
+        let found = match autopsy::examine(&scene) {
+            Finding::Chain(chain) => Some(chain),
+            _ => None,
+        };
+        match found {
+            // Its own first exception could not be delivered: the double fault's handler speaks.
+            Some(chain) if told.vector == vector::DF && chain.links.len() > 1 => {
+                self.tell_exception(&mut diagnosis, &chain.first().exception, &chain.first().why, &state);
+                diagnosis.chain = Some(chain);
+            }
+            Some(chain) if chain.first().exception.vector == told.vector => {
+                self.tell_exception(&mut diagnosis, &told, &chain.first().why, &state);
+                diagnosis.hint = diagnosis.hint.take().or_else(|| self.chain_hint(&chain));
+            }
+            _ => self.tell_exception(&mut diagnosis, &told, "", &state),
+        }
+        diagnosis
+    }
+
+    /// A panic: the guest has told the words, the stack tells the way.
+    fn panic(&self) -> Diagnosis {
+        let mut diagnosis = self.plain(self.state);
+        diagnosis.cause = self.report.to_string();
+        diagnosis.backtrace = diagnosis.backtrace.without_panic();
+        // They are those of the way out.
+        diagnosis.registers = None;
+        diagnosis
+    }
+
+    /// The instruction at RIP; where the tables of the moment do not map it, as those of the start have it.
+    fn instruction(&self, state: &CpuState) -> Option<Instruction> {
+        Instruction::at_rip(state, &state.space(self.memory)).or_else(|| {
+            let rip = linear_rip(state);
+            let image = self.map.image();
+            let is_in_image = image.start <= rip.0 && rip.0 < image.end;
+            let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
+            is_in_image.then(|| Instruction::at_rip(state, &at_start)).flatten()
+        })
+    }
+
+    /// Where the instruction stands that left the guest, when RIP is already behind it.
+    pub(super) fn left_at(&self, is_it: impl Fn(&Instruction) -> bool) -> Gva {
+        let rip = self.state.rip();
+        let here = Instruction::at_rip(self.state, &self.space());
+        if here.is_some_and(|instruction| is_it(&instruction)) {
+            return rip;
+        }
+        self.instruction_before(rip).map_or(rip, |instruction| instruction.gva)
+    }
+
+    /// The instruction that ends at `end`: found by reading its function from the start.
+    fn instruction_before(&self, end: Gva) -> Option<Instruction> {
+        let (_, offset) = self.symbols.function_at(Gva(end.0.checked_sub(1)?))?;
+        let mut at = Gva(end.0 - 1 - offset);
+        for _ in 0..MAX_INSTRUCTIONS {
+            let bytes = crate::debug::instruction::bytes_at(&self.space(), at);
+            let instruction = Instruction::decode(at, &bytes, self.state)?;
+            let next = at.checked_add(instruction.bytes.len() as u64)?;
+            if next == end {
+                return Some(instruction);
+            }
+            if next > end {
+                return None;
+            }
+            at = next;
+        }
+        None
+    }
+}
+
+/// Instructions of the longest function that is read.
+const MAX_INSTRUCTIONS: usize = 100_000;
+
+impl Exception {
+    /// What a guest tells of its exception.
+    fn of(frame: &ExceptionFrame) -> Self {
+        let vector = frame.vector.min(255) as u8;
+        let has_error = frame.vector().is_some_and(shared_abi::Vector::has_error_code);
+        Self { vector, error: has_error.then_some(frame.error_code as u32), address: frame.fault_address() }
+    }
+}
+
+/// What to do next, by exception.
+mod hints_of {
+    pub(super) const DIVISION: &str = "check the divisor before dividing (checked_div)";
+    pub(super) const INVALID: &str = "an instruction of this kind is unreachable code that was reached, or needs a CPU feature that is off";
+    pub(super) const MISALIGNED: &str = "align the address; if it is on the stack, RSP was no multiple of 16 when the first function was called";
+    pub(super) const PROTECTION: &str =
+        "the note in brackets says which rule was broken: Intel SDM vol. 3A, 6.15";
+    pub(super) const NO_IDT: &str = "load an IDT (lidt) to learn of exceptions in the guest itself";
+    pub(super) const MALFORMED: &str =
+        "the entry is none that the CPU knows: Intel SDM vol. 3A, 4.5, draws the bits that must be 0";
+    pub(super) const TABLES: &str =
+        "map the code that runs in the new page tables, too, before CR3 is loaded";
+    pub(super) const JUMP: &str = "a jump or call led to where no code is: look for a null or overwritten function pointer, or a smashed stack";
+}
