@@ -56,11 +56,29 @@ fn program_at(path: &Path) -> Result<Option<Program>> {
     Ok(Some(Program { name, source, summary }))
 }
 
+/// What a program's ELF file tells about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum DebugInfo {
+    /// Functions, files, lines and variables; the default.
+    #[default]
+    Full,
+    /// Names of functions alone.
+    None,
+}
+
 /// Builds the program `name` and says where its ELF file is.
 ///
 /// # Errors
 /// When there is no such program, the target cannot be installed, or the compiler has something to say.
 pub fn build(name: &str, profile: Profile) -> Result<PathBuf> {
+    build_with(name, profile, DebugInfo::Full)
+}
+
+/// Builds the program `name` with as much debug information as asked for, and says where its ELF file is.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(name: &str, profile: Profile, debug_info: DebugInfo) -> Result<PathBuf> {
     let programs = programs()?;
     if !programs.iter().any(|program| program.name == name) {
         let names: Vec<_> = programs.iter().map(|program| program.name.as_str()).collect();
@@ -69,8 +87,12 @@ pub fn build(name: &str, profile: Profile) -> Result<PathBuf> {
             names.join(", ")
         );
     }
-    let image = directory(profile).join(name);
-    cargo_build(&["--bin", name], profile, &image)?;
+    let (flags, folder) = match debug_info {
+        DebugInfo::Full => (profile.flags(), profile.directory()),
+        DebugInfo::None => without_debug_info(profile),
+    };
+    let image = workspace::target_directory().join(target::GUEST).join(folder).join(name);
+    cargo_build(&["--bin", name], flags, &image)?;
     Ok(image)
 }
 
@@ -79,7 +101,7 @@ pub fn build(name: &str, profile: Profile) -> Result<PathBuf> {
 /// # Errors
 /// As [`build`].
 pub fn build_all(profile: Profile) -> Result<()> {
-    cargo_build(&["--bins"], profile, &directory(profile).join(DEFAULT_PROGRAM))
+    cargo_build(&["--bins"], profile.flags(), &directory(profile).join(DEFAULT_PROGRAM))
 }
 
 /// Builds the in-guest tests of `guest-kernel/tests/NAME.rs`, and says where their ELF file is.
@@ -101,9 +123,17 @@ pub fn directory(profile: Profile) -> PathBuf {
     workspace::target_directory().join(target::GUEST).join(profile.directory())
 }
 
-fn cargo_build(what: &[&str], profile: Profile, product: &Path) -> Result<()> {
+/// What cargo wants to be told, and the folder: the profile of this name in the workspace's `Cargo.toml`.
+fn without_debug_info(profile: Profile) -> (&'static [&'static str], &'static str) {
+    match profile {
+        Profile::Debug => (&["--profile", "no-debug-info"], "no-debug-info"),
+        Profile::Release => (&["--profile", "release-no-debug-info"], "release-no-debug-info"),
+    }
+}
+
+fn cargo_build(what: &[&str], flags: &[&str], product: &Path) -> Result<()> {
     target::ensure(target::GUEST)?;
     let mut cargo = workspace::cargo();
-    cargo.args(["build", "--package", "guest-kernel", "--target", target::GUEST]).args(profile.flags());
+    cargo.args(["build", "--package", "guest-kernel", "--target", target::GUEST]).args(flags);
     workspace::build(cargo.args(what), product)
 }

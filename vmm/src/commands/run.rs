@@ -1,4 +1,4 @@
-//! `vmm run`: configuration, machine, run, report, exit code.
+//! `vmm run`: configuration, machine, run, report, core file, exit code.
 
 use std::fs;
 use std::io::IsTerminal;
@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use shared_abi::exit_code;
+use vmm::debug::CoreFile;
+use vmm::next::process;
 use vmm::{Error, RunReport, StopReason, Vm};
 
 use crate::cli::Run;
-use crate::commands::failed;
+use crate::commands::{chain, failed, watch};
 use crate::ctrl_c;
 
 /// Boots a guest; how it ends is the exit code.
@@ -21,12 +23,39 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let how = Telling { without_lines: arguments.no_debug_info, json: arguments.json_report };
-    let mut vm = Vm::build(arguments.machine.into_config()?)?;
+    let Run { machine, watch, peeks, core, no_debug_info, json_report } = arguments;
+    let how = Telling { without_lines: no_debug_info, json: json_report };
+    let mut vm = Vm::build(machine.into_config()?)?;
+    let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    let report = vm.run()?;
-    how.tell(&vm, &report)?;
-    Ok(report)
+    let report = if watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &watch)? };
+    let told = how.tell(&vm, &report);
+    let is_wanted = core.always || report.stop.process_exit_code() >= process::PANICKED;
+    if let Some(core_file) = core_file.filter(|_| is_wanted) {
+        write(core_file, &vm, &report);
+    }
+    for peek in peeks.look(&vm)? {
+        eprintln!("{peek}");
+    }
+    told.map(|()| report)
+}
+
+/// Writes the core file. When that fails it is said, and the exit code still tells how the guest ended.
+fn write(core_file: CoreFile, vm: &Vm, report: &RunReport) {
+    let path = core_file.path().to_owned();
+    match core_file.write(vm, report) {
+        Ok(remarks) => {
+            eprintln!("vmm: memory and registers are in {}", path.display());
+            remarks.iter().for_each(|remark| eprintln!("vmm: {}: {remark}", path.display()));
+        }
+        Err(error) => eprintln!("vmm: {}", chain(&error)),
+    }
+}
+
+/// Says how the guest ended, where that must be said: a bad end with its cause.
+pub(super) fn tell_end(vm: &Vm, report: &RunReport) {
+    let told = Telling { without_lines: false, json: None }.tell(vm, report);
+    told.expect("nothing is written to a file");
 }
 
 /// How a bad end is told.

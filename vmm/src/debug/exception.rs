@@ -100,6 +100,12 @@ impl Exception {
         Self { vector: vector::PF, error: Some(error), address: Some(address) }
     }
 
+    /// Whether it is a page fault by an entry of the page tables that has a bit set which must be 0.
+    #[must_use]
+    pub fn is_of_malformed_tables(&self) -> bool {
+        self.vector == vector::PF && self.error.is_some_and(|error| error & page_fault::RESERVED != 0)
+    }
+
     /// Whether it is a page fault of an instruction fetch.
     #[must_use]
     pub fn is_fetch(&self) -> bool {

@@ -5,6 +5,7 @@
 
 pub mod autopsy;
 mod backtrace;
+mod core_file;
 mod cpu_state;
 pub mod diagnosis;
 pub mod exception;
@@ -14,6 +15,7 @@ pub(crate) mod repeat;
 mod symbols;
 
 pub use backtrace::{Backtrace, BacktraceFrame};
+pub use core_file::{CoreFile, Remark};
 pub use cpu_state::CpuState;
 pub use diagnosis::{Diagnosis, Evidence};
 pub use symbols::{Detail, Frame, Symbols};

@@ -149,12 +149,27 @@ impl Symbols {
             // addr2line looks at the byte behind, too. No function ends there.
             return Vec::new();
         }
-        let frames = self.dwarf.as_ref().and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();
-        if !frames.is_empty() {
+        // A linker leaves functions that it has thrown away at address 0.
+        let dwarf = self.dwarf.as_ref().filter(|_| self.section_at(gva).is_some());
+        let mut frames = dwarf.and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();
+        if let Some(function) = frames.last_mut() {
+            if function.line.is_none() {
+                self.place_of_start(function, gva);
+            }
             return frames;
         }
         let function = self.function_at(gva).map(|(name, _)| name.to_owned());
         function.map(|name| Frame { function: Some(name), ..Frame::default() }).into_iter().collect()
+    }
+
+    /// Gives `function`, which holds `gva`, the place where it starts: of some code that a compiler adds, such as what
+    /// touches the pages of a large frame, no line is told.
+    fn place_of_start(&self, function: &mut Frame, gva: Gva) {
+        let start = self.function_at(gva).map(|(_, offset)| Gva(gva.0 - offset));
+        let frames = start.and_then(|start| dwarf_frames(self.dwarf.as_ref()?, start));
+        if let Some(Frame { file, line, column, .. }) = frames.and_then(|mut frames| frames.pop()) {
+            *function = Frame { file, line, column, ..std::mem::take(function) };
+        }
     }
 
     /// The function of the symbol table that holds `gva`, and how far behind its start that is.

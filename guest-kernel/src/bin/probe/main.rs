@@ -10,6 +10,7 @@ mod chance;
 mod ends;
 mod faults;
 mod files;
+mod gallery;
 mod memory;
 mod prints;
 
@@ -21,22 +22,48 @@ entry!(main);
 /// A deed: its name, and what it does with the arguments behind the name.
 type Deed = (&'static str, fn());
 
+/// All deeds but the deaths of the gallery.
+const DEEDS: &[&[Deed]] =
+    &[ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS, chance::DEEDS];
+
 fn main() {
-    let own =
-        [ends::DEEDS, prints::DEEDS, calls::DEEDS, chance::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS];
-    let deeds = || own.into_iter().flatten();
     let name = words().next().unwrap_or("list");
     if arguments().next() == Some(WITHOUT_IDT) {
         idt::unload();
     }
     if name == "list" {
-        deeds().for_each(|(name, _)| println!("{name}"));
+        list();
         return;
     }
-    match deeds().find(|(own, _)| *own == name) {
-        Some((_, deed)) => deed(),
+    match deed(name) {
+        Some(deed) => deed(),
         None => panic!("the probe knows no deed `{name}`"),
     }
+}
+
+fn list() {
+    DEEDS.iter().copied().flatten().for_each(|(name, _)| println!("{name}"));
+    println!("\nthe gallery of deaths:");
+    gallery::ROOMS.iter().copied().flatten().for_each(|death| println!("{:<22} {}", death.name, death.about));
+}
+
+/// The deed of this name. Plain loops: where a KVM interprets the kernel, unoptimised iterators take a tenth of a second.
+fn deed(name: &str) -> Option<fn()> {
+    for deeds in DEEDS {
+        for (own, deed) in *deeds {
+            if *own == name {
+                return Some(*deed);
+            }
+        }
+    }
+    for room in gallery::ROOMS {
+        for death in *room {
+            if death.name == name {
+                return Some(death.deed);
+            }
+        }
+    }
+    None
 }
 
 const WITHOUT_IDT: &str = "without-idt";

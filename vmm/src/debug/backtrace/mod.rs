@@ -94,17 +94,17 @@ impl Backtrace {
     /// Unwinds the stack that `state` has.
     #[must_use]
     pub fn unwind(state: &CpuState, memory: &GuestMemory, symbols: &Symbols) -> Self {
-        let (pcs, mut end) = Unwinder { state, space: state.space(memory), symbols }.run();
+        let (pcs, interrupted, mut end) = Unwinder { state, space: state.space(memory), symbols }.run();
         let mut frames = Vec::new();
         let mut rest = pcs.as_slice();
-        let mut is_first = true;
         while let [pc, behind @ ..] = rest {
             if frames.len() >= MAX_FRAMES {
                 end = Some(format!("{} more calls are not shown", rest.len()));
                 break;
             }
-            frames.extend(functions(*pc, is_first, symbols));
-            is_first = false;
+            let number = pcs.len() - rest.len();
+            let is_next_to_run = number == 0 || interrupted.contains(&number);
+            frames.extend(functions(*pc, is_next_to_run, symbols));
             rest = behind;
             if let Some((cycle, repeated)) = cycle_before(&pcs, rest) {
                 if let Some(last) = frames.last_mut() {
@@ -130,8 +130,10 @@ impl Backtrace {
     #[must_use]
     pub fn without_panic(mut self) -> Self {
         let is_machinery = |frame: &BacktraceFrame| frame.function.as_deref().is_some_and(is_of_a_panic);
-        if let Some(last) = self.frames.iter().take(MAX_PANIC_FRAMES).rposition(is_machinery) {
-            self.frames.drain(..=last);
+        // The first run of them: below it may be a panic that this one interrupted.
+        if let Some(first) = self.frames.iter().take(MAX_PANIC_FRAMES).position(is_machinery) {
+            let run = self.frames.iter().skip(first).take_while(|frame| is_machinery(frame)).count();
+            self.frames.drain(..first + run);
             let own = self.frames.iter().position(BacktraceFrame::is_own);
             self.frames.drain(..own.unwrap_or_default());
         }
@@ -195,9 +197,9 @@ fn thousands(number: u64) -> String {
     grouped
 }
 
-/// The functions that `pc` is in. A return address may be the first byte of the next function.
-fn functions(pc: Gva, is_first: bool, symbols: &Symbols) -> Vec<BacktraceFrame> {
-    let asked = if is_first { pc } else { Gva(pc.0.saturating_sub(1)) };
+/// The functions that `pc` is in. A return address is behind its call, and may be the first byte of the next function.
+fn functions(pc: Gva, is_next_to_run: bool, symbols: &Symbols) -> Vec<BacktraceFrame> {
+    let asked = if is_next_to_run { pc } else { Gva(pc.0.saturating_sub(1)) };
     let mut found = symbols.frames(asked);
     if found.is_empty() {
         found.push(Frame::default());

@@ -2,7 +2,7 @@
 
 use shared_abi::Gva;
 
-use super::thousands;
+use super::{MAX_FRAMES, thousands};
 use crate::boot::guest_map::GuestMap;
 use crate::boot::region::RegionKind;
 use crate::debug::instruction::{bytes_at, is_canonical};
@@ -38,10 +38,15 @@ pub(super) struct Unwinder<'a> {
 }
 
 impl Unwinder<'_> {
-    /// RIP and the return addresses above it, and why they end when it is not by RBP 0.
-    pub(super) fn run(&self) -> (Vec<Gva>, Option<String>) {
+    /// RIP and the return addresses above it; which of them are no return addresses but where an exception came; and
+    /// why they end when it is not by RBP 0.
+    pub(super) fn run(&self) -> (Vec<Gva>, Vec<usize>, Option<String>) {
         let rip = self.state.rip();
         let mut pcs = vec![rip];
+        let mut interrupted = Vec::new();
+        if !self.is_code(rip) && self.is_of_an_exception(self.state.general.rsp) {
+            interrupted.push(pcs.len());
+        }
         pcs.extend(self.caller_outside_the_list());
         let mut rbp = self.state.general.rbp;
         let mut switches = 0;
@@ -63,6 +68,9 @@ impl Unwinder<'_> {
             if !self.is_code(pc) {
                 break Some(format!("the return address {pc} at {:#x} is no code", rbp.wrapping_add(8)));
             }
+            if interrupted.len() < MAX_FRAMES && self.is_of_an_exception(rbp.wrapping_add(8)) {
+                interrupted.push(pcs.len());
+            }
             pcs.push(pc);
             if next <= rbp && next != 0 {
                 switches += 1;
@@ -72,7 +80,19 @@ impl Unwinder<'_> {
             }
             rbp = next;
         };
-        (pcs, end)
+        (pcs, interrupted, end)
+    }
+
+    /// Whether what lies at `at` is what the CPU pushes for an exception: RIP, CS, RFLAGS (Intel SDM vol. 3A, 6.14.2).
+    fn is_of_an_exception(&self, at: u64) -> bool {
+        /// Bit 1 is always set, bits 3, 5 and 15 and those from 22 on never (Intel SDM vol. 1, figure 3-8).
+        const ALWAYS: u64 = 1 << 1;
+        const NEVER: u64 = !0x3F_FFFF | 1 << 3 | 1 << 5 | 1 << 15;
+        let selector = u64::from(self.state.special.cs.selector);
+        let is_flags = |word: u64| word & (ALWAYS | NEVER) == ALWAYS;
+        selector != 0
+            && self.word(at.wrapping_add(8)) == Some(selector)
+            && self.word(at.wrapping_add(16)).is_some_and(is_flags)
     }
 
     /// The caller's RBP and the return address.

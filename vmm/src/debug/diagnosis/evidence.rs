@@ -163,7 +163,10 @@ impl Evidence<'_> {
             None if why.is_empty() => exception.to_string(),
             None => format!("{exception}: {why}"),
         };
-        if let Some(address) = exception.address {
+        if exception.is_of_malformed_tables() && !why.is_empty() {
+            diagnosis.cause.push_str(&format!(", as {why}"));
+            diagnosis.hint = Some(hints_of::MALFORMED.to_owned());
+        } else if let Some(address) = exception.address {
             let landmark = self.landmarks().at(address, state);
             diagnosis.cause.push_str(&format!(", {}", landmark.what));
             diagnosis.hint = landmark.hint.map(str::to_owned);
@@ -174,7 +177,7 @@ impl Evidence<'_> {
         if exception.address.is_some() && !why.is_empty() {
             diagnosis.facts.push(format!("the page walk ends: {why}"));
         }
-        if exception.address == Some(state.rip()) {
+        if exception.address == Some(state.rip()) && !exception.is_of_malformed_tables() {
             self.tell_lost_code(diagnosis, state);
         }
         if exception.address.is_some_and(|address| !self.is_code_at_start(address)) && exception.is_fetch() {
@@ -193,7 +196,7 @@ impl Evidence<'_> {
                 .facts
                 .push(format!("CR3 is {cr3:#x}; the tables of the start, at {tables}, still map this code"));
             diagnosis.hint = Some(hints_of::TABLES.to_owned());
-        } else if diagnosis.hint.is_none() || state.rip().0 < 0x1000 {
+        } else {
             diagnosis.hint = Some(hints_of::JUMP.to_owned());
         }
     }
@@ -252,6 +255,8 @@ mod hints_of {
     pub(super) const PROTECTION: &str =
         "the note in brackets says which rule was broken: Intel SDM vol. 3A, 6.15";
     pub(super) const NO_IDT: &str = "load an IDT (lidt) to learn of exceptions in the guest itself";
+    pub(super) const MALFORMED: &str =
+        "the entry is none that the CPU knows: Intel SDM vol. 3A, 4.5, draws the bits that must be 0";
     pub(super) const TABLES: &str =
         "map the code that runs in the new page tables, too, before CR3 is loaded";
     pub(super) const JUMP: &str = "a jump or call led to where no code is: look for a null or overwritten function pointer, or a smashed stack";

@@ -47,7 +47,7 @@ impl Budget {
 }
 
 /// `RLIMIT_FSIZE`, and never more than a file's position can be.
-fn largest_file() -> u64 {
+pub(crate) fn largest_file() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes an `rlimit`, and this is one.
     let result = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };

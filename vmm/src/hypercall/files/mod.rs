@@ -39,6 +39,7 @@ use crate::error::Error;
 use crate::guest_space::{Access, GuestBuffer, GuestSpace};
 use answer::hypercall_error;
 use budget::Budget;
+pub(crate) use budget::largest_file;
 use handles::{Handle, Handles};
 use listing::{Listing, MAX_LISTING};
 use transfer::MAX_TRANSFER;
