@@ -213,8 +213,12 @@ impl Evidence<'_> {
             _ => None,
         };
         match found {
-            // Its own first exception could not be delivered: the handler of what came then speaks.
-            Some(chain) if chain.links.len() > 1 && chain.last().exception.vector == told.vector => {
+            // Its own first exception could not be delivered: the handler of what came then speaks. Some KVMs make a
+            // double fault of what the manual delivers one after the other.
+            Some(chain)
+                if chain.links.len() > 1
+                    && [vector::DF, chain.last().exception.vector].contains(&told.vector) =>
+            {
                 self.tell_exception(&mut diagnosis, &chain.first().exception, &chain.first().why, &state);
                 diagnosis.chain = Some(chain);
             }
