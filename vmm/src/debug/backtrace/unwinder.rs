@@ -2,7 +2,7 @@
 
 use shared_abi::Gva;
 
-use super::{MAX_FRAMES, thousands};
+use super::thousands;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::region::RegionKind;
 use crate::debug::instruction::{bytes_at, is_canonical};
@@ -70,11 +70,7 @@ impl Unwinder<'_> {
             if !self.is_code(pc) {
                 break Some(format!("the return address {pc} at {:#x} is no code", rbp.wrapping_add(8)));
             }
-<<<<<<< HEAD
             if interrupted.len() < MAX_INTERRUPTED && self.is_of_an_exception(rbp.wrapping_add(8)) {
-=======
-            if interrupted.len() < MAX_FRAMES && self.is_of_an_exception(rbp.wrapping_add(8)) {
->>>>>>> autopsy
                 interrupted.push(pcs.len());
             }
             pcs.push(pc);
