@@ -31,6 +31,9 @@ pub struct Failure {
     pub message: String,
 }
 
+/// Somebody who is told of inputs.
+type Listener<'a> = Box<dyn FnMut(&[u8]) + 'a>;
+
 /// A hunt for an input that makes a target panic.
 pub struct Engine<'a> {
     target: &'a Target,
@@ -39,7 +42,7 @@ pub struct Engine<'a> {
     pool: Vec<Vec<u8>>,
     progress: Progress,
     /// Told of every input before it runs.
-    before: Box<dyn FnMut(&[u8]) + 'a>,
+    before: Listener<'a>,
 }
 
 impl<'a> Engine<'a> {

@@ -86,7 +86,7 @@ impl Folders {
         let dies = |candidate: &[u8]| {
             let run = || -> Result<bool> {
                 fs::write(&file, candidate)?;
-                Ok(self.run(target, &file)?.map_or(false, |other| death(other) == death(status)))
+                Ok(self.run(target, &file)?.is_some_and(|other| death(other) == death(status)))
             };
             run().unwrap_or(false)
         };
