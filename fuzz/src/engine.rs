@@ -32,7 +32,7 @@ pub struct Failure {
 }
 
 /// Somebody who is told of inputs.
-type Watcher<'a> = Box<dyn FnMut(&[u8]) + 'a>;
+type Listener<'a> = Box<dyn FnMut(&[u8]) + 'a>;
 
 /// A hunt for an input that makes a target panic.
 pub struct Engine<'a> {
@@ -42,7 +42,7 @@ pub struct Engine<'a> {
     pool: Vec<Vec<u8>>,
     progress: Progress,
     /// Told of every input before it runs.
-    before: Watcher<'a>,
+    before: Listener<'a>,
 }
 
 impl<'a> Engine<'a> {
