@@ -85,6 +85,18 @@ fn an_exit_too_many_is_a_failure() {
 }
 
 #[test]
+fn an_instruction_too_many_is_a_failure() {
+    let seen = test(&["--exact", "too_many_instructions"]);
+    assert_eq!(seen.code, Some(101), "{seen:?}");
+    let complaint = format!("{}the test executed ", place("too_many_instructions"));
+    let line = seen.stdout.lines().find_map(|line| line.strip_prefix(&complaint)).expect(&seen.stdout);
+    let count: u64 = line.split(' ').next().and_then(|count| count.parse().ok()).expect(line);
+    assert!(line.ends_with(" instructions, but at most 100 are allowed"), "{line}");
+    // A hundred rounds of a loop that was not optimised, and little else.
+    assert!((200..20_000).contains(&count), "{count}");
+}
+
+#[test]
 fn an_endless_loop_is_stopped_at_its_own_time_limit() {
     let seen =
         fails("endless_loop", "the guest was stopped after its time limit of 50ms, but should have returned");
@@ -126,7 +138,7 @@ fn another_fault_than_the_wanted_one_is_a_failure() {
 #[test]
 fn the_list_is_read_without_running_anything() {
     let seen = test(&["--list"]);
-    assert_eq!((seen.code, seen.stdout.lines().count()), (Some(0), 14), "{seen:?}");
+    assert_eq!((seen.code, seen.stdout.lines().count()), (Some(0), 15), "{seen:?}");
     assert!(seen.stdout.contains("wrong_assertion: test\n") && !seen.stdout.contains("so far"), "{seen:?}");
     let seen = test(&["--list", "--ignored"]);
     assert_eq!(seen.stdout, "ignored_failure: test\n");
@@ -172,7 +184,7 @@ fn junit_has_a_case_for_every_test() {
     test(&["--skip", "endless_loop", "--junit", folder.path().to_str().expect("UTF-8")]);
     let xml = fs::read_to_string(folder.path().join("failing.xml")).expect("written");
     assert!(xml.contains("<testsuite name=\"failing\""), "{xml}");
-    assert!(xml.contains(r#"tests="13" failures="11" errors="0" skipped="1""#), "{xml}");
+    assert!(xml.contains(r#"tests="14" failures="12" errors="0" skipped="1""#), "{xml}");
     let case = format!(r#"name="wrong_assertion" file="{SOURCE}" line=""#);
     assert!(xml.contains(&case), "{xml}");
     assert!(xml.contains(&format!("<failure message=\"{}", place("wrong_assertion"))), "{xml}");

@@ -7,8 +7,8 @@ use vmm::debug::{Detail, Symbols};
 use xtask::guest::{self, DebugInfo};
 use xtask::workspace::{self, Profile};
 
-use crate::harness::Seen;
 use crate::harness::workspace_copy::WorkspaceCopy;
+use crate::harness::{Seen, vmm_run};
 
 /// Runs `cargo xtask` in `folder` of the workspace.
 fn xtask_in(folder: &str, words: &[&str]) -> Seen {
@@ -120,4 +120,64 @@ fn doctor_says_that_guests_can_run_here() {
 fn completions_are_scripts_of_the_shell() {
     let seen = Seen::of(Command::new(crate::harness::vmm_binary()).args(["completions", "bash"]));
     assert!(seen.stdout.contains("complete -F _vmm"), "{seen:?}");
+}
+
+#[test]
+fn the_ksm_laboratory_counts_the_guests_pages_and_says_when_ksm_is_off() {
+    let run = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
+
+    let seen = xtask(&["lab", "ksm", "--vms", "2", "--equal", "2", "--own", "1", "--seconds", "1", "--json"]);
+
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let json: serde_json::Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    let (state, samples) = (&json["ksm"], json["samples"].as_array().expect("samples"));
+    let present = samples[0]["guests"]["present"].as_u64().expect("a count");
+    assert!((2 * 3 * 256..2 * 6144).contains(&present), "2 machines with 3 MiB of content each: {json}");
+    if run.trim() == "1" {
+        assert_eq!(state, "on");
+    } else {
+        assert_ne!(state, "on");
+        assert!(seen.stderr.contains("KSM") && seen.stderr.contains("no pages are merged"), "{seen:?}");
+        assert_eq!((samples.len(), &samples[0]["guests"]["merged"]), (1, &serde_json::json!(0)), "{json}");
+    }
+    let after = std::fs::read_to_string("/sys/kernel/mm/ksm/run").unwrap_or_default();
+    assert_eq!(after, run, "nothing is switched without --enable-ksm");
+}
+
+#[test]
+fn diff_exits_shows_the_lines_that_changed_and_the_total() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let stats_of = |name: &str, deed: &[&str]| {
+        let path = directory.path().join(name);
+        let path = path.to_str().expect("UTF-8").to_owned();
+        let words = ["--timeout", "20s", "--stats-json", &path, "--"];
+        let seen = vmm_run("probe", &[&words[..], deed].concat());
+        assert_eq!(seen.code, Some(0), "{seen:?}");
+        path
+    };
+    let by_byte = stats_of("before.json", &["println-raw"]);
+    let by_line = stats_of("after.json", &["println", "5"]);
+
+    let seen = xtask(&["diff-exits", &by_byte, &by_line, "--json"]);
+    let difference: serde_json::Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    assert_eq!((&difference["before"], &difference["after"]), (&14.into(), &2.into()), "{seen:?}");
+    let raw = &difference["lines"][0];
+    assert_eq!(
+        (&raw["before"], &raw["after"], &raw["before_what"]),
+        (&13.into(), &0.into(), &"13 console".into())
+    );
+    assert!(raw["line"].as_str().is_some_and(|line| line.starts_with("calls.rs:")), "{raw}");
+
+    let seen = xtask(&["diff-exits", &by_byte, &by_byte]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    assert!(seen.stdout.contains("every line made the same exits"), "{seen:?}");
+}
+
+#[test]
+fn diff_exits_runs_programs_itself() {
+    let seen = xtask(&["diff-exits", "01_hello", "probe"]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let hello = seen.stdout.lines().find(|line| line.contains("21 console -> nothing"));
+    assert!(hello.is_some_and(|line| line.contains("21 -> 0")), "{seen:?}");
+    assert!(seen.stdout.lines().last().is_some_and(|line| line.starts_with("total")), "{seen:?}");
 }

@@ -1,7 +1,7 @@
 //! Exceptions: what the CPU does when an instruction cannot be completed, and what the kernel makes of it.
 //!
 //! The CPU saves where it was and continues at a gate of the [IDT](crate::cpu::idt); [`entry`] saves the rest and calls
-//! [`dispatch`]. An exception that nobody handles ends the run: the host gets the registers and says what they mean.
+//! `dispatch`. An exception that nobody handles ends the run: the host gets the registers and says what they mean.
 //! A program may handle a vector itself, mend what is wrong, and continue:
 //!
 //! ```no_run,ignore-none

@@ -10,6 +10,7 @@
 //! | [`console`] | `println!` in one exit; `println_raw!` through port 0xE9 |
 //! | [`hypercall`] | asking the host |
 //! | [`channel`] | other ways out: MMIO, coalesced writes, rings |
+//! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`files`] | the host's files, as far as granted |
@@ -53,6 +54,7 @@ pub mod exceptions;
 pub mod files;
 pub mod hypercall;
 pub mod io;
+pub mod mark;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;

@@ -20,7 +20,7 @@
 //!
 //! A test holds when it returns, or returns `Ok`. Between the parentheses stand, in any number, the functions of
 //! [`GuestTest`]: other ways to end, such as `should_fault = PageFault, address = 0x8`, and budgets. The exits of a budget are all that the test causes itself, beside the
-//! one that ends it. There is no budget of instructions: only stepping through a test could count them.
+//! one that ends it. A test with a budget of instructions is stepped through, which takes 10 µs for each of them.
 //!
 //! In a package of your own, `harness = false` must stand beside the program in `Cargo.toml`: `rustc --test` needs a
 //! library that the target does not have. Here `guest-kernel/libtest` stands in for it.
@@ -64,6 +64,7 @@ impl GuestTest {
             prints_size: 0,
             max_exits: UNLIMITED,
             timeout_ms: UNLIMITED,
+            max_instructions: UNLIMITED,
             ignored: 0,
         })
     }
@@ -122,6 +123,14 @@ impl GuestTest {
     #[must_use]
     pub const fn timeout_ms(mut self, milliseconds: u64) -> Self {
         self.0.timeout_ms = milliseconds;
+        self
+    }
+
+    /// May execute no more instructions than this, from the call of its function to the return from it. Only what the
+    /// compiler makes of a program can be counted: the number differs between `--debug` and `--release`.
+    #[must_use]
+    pub const fn max_instructions(mut self, instructions: u64) -> Self {
+        self.0.max_instructions = instructions;
         self
     }
 

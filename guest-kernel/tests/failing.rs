@@ -41,6 +41,13 @@ fn too_many_exits() {
     println!("two");
 }
 
+#[guest_test(max_instructions = 100)]
+fn too_many_instructions() {
+    for number in 0..100 {
+        black_box(number);
+    }
+}
+
 #[guest_test(timeout_ms = 50)]
 fn endless_loop() {
     loop {

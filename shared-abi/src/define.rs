@@ -85,7 +85,7 @@ impl Argument for Gpa {
 
 /// Defines the hypercalls: an enum in which every variant has its number, `Name { argument: Type } = number`.
 ///
-/// Generates `number`, `name`, `encode`, `decode` and `describe`. Two calls of one number do not compile.
+/// Generates `number`, `name`, `name_of`, `encode`, `decode` and `describe`. Two calls of one number do not compile.
 macro_rules! hypercalls {
     (
         $(#[$enum_meta:meta])*
@@ -116,6 +116,12 @@ macro_rules! hypercalls {
             #[must_use]
             pub const fn name(&self) -> &'static str {
                 match self { $( Self::$Call { .. } => stringify!($Call), )* }
+            }
+
+            /// The name of the call that has this number.
+            #[must_use]
+            pub const fn name_of(number: u64) -> Option<&'static str> {
+                match number { $( $number => Some(stringify!($Call)), )* _ => None }
             }
 
             /// The call as registers hold it.

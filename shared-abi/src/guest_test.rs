@@ -61,6 +61,8 @@ pub struct TestRecord<Pointer = Gva, Function = Gva> {
     pub max_exits: u64,
     /// How long it may take; [`UNLIMITED`] leaves that to whoever runs it.
     pub timeout_ms: u64,
+    /// The most instructions that it executes, or [`UNLIMITED`].
+    pub max_instructions: u64,
     /// Runs only when asked for: 0 or 1.
     pub ignored: u64,
 }
@@ -77,7 +79,7 @@ shared_enum! {
 
 impl TestRecord {
     /// Words of a record.
-    pub const WORDS: usize = 15;
+    pub const WORDS: usize = 16;
     /// Bytes of a record.
     pub const SIZE: usize = size_of::<Self>();
 
@@ -85,7 +87,7 @@ impl TestRecord {
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
         let [run, name, name_size, file, file_size, line, ending, code, vector, address, rest @ ..] = words;
-        let [prints, prints_size, max_exits, timeout_ms, ignored] = rest;
+        let [prints, prints_size, max_exits, timeout_ms, max_instructions, ignored] = rest;
         Self {
             run: Gva(run),
             name: Gva(name),
@@ -101,6 +103,7 @@ impl TestRecord {
             prints_size,
             max_exits,
             timeout_ms,
+            max_instructions,
             ignored,
         }
     }
@@ -114,7 +117,7 @@ impl TestRecord {
         }
         words!(
             run name name_size file file_size line ending code vector address prints prints_size max_exits timeout_ms
-            ignored
+            max_instructions ignored
         )
     }
 }

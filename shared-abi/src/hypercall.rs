@@ -112,6 +112,17 @@ hypercalls! {
             ring_size: u64,
         } = 12,
 
+        /// Begins a span of the program that whoever watches the run will see by its name; nobody may. Spans nest.
+        MarkBegin {
+            /// The name: UTF-8.
+            name_gva: Gva,
+            /// Size of that, at most [`MAX_MARK_NAME`].
+            name_size: u64,
+        } = 13,
+
+        /// Ends the span that began last; where none is open, nothing.
+        MarkEnd = 14,
+
         /// Opens a file or directory below the granted one. Answers its handle.
         FileOpen {
             /// The path, UTF-8, relative: nothing outside the granted directory can be named.
@@ -211,6 +222,8 @@ pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
 pub const MAX_LOG_TARGET: u64 = 256;
 /// The longest message of a log record, in bytes.
 pub const MAX_LOG_TEXT: u64 = 4096;
+/// The longest name of a span, in bytes.
+pub const MAX_MARK_NAME: u64 = 128;
 /// The longest path, in bytes.
 pub const MAX_PATH: u64 = 4096;
 /// The longest name in a directory, in bytes, with its `/` and its NUL.

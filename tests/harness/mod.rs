@@ -3,6 +3,7 @@
 //! [`boot`] runs it in this process, through the library, and gives the report. [`vmm`] runs the program as a user
 //! would, and gives what a user sees. Both show console and report when an expectation fails.
 
+pub(crate) mod browser;
 pub(crate) mod contract;
 pub(crate) mod elf;
 pub(crate) mod markdown;

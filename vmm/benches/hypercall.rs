@@ -6,6 +6,7 @@
 //! | measurement | its limit |
 //! |---|---|
 //! | hypercall, and the same on a host without KVM_CAP_SYNC_REGS | the same guest loop, run by a bare loop around KVM_RUN that answers nothing |
+//! | hypercall with exits added up by line, as for `--stats` | the hypercall that nobody watches |
 //! | console write of 1 MiB | `write` of the same bytes to the same pipe by the host, and one exit of that bare loop |
 
 use std::fs::File;
@@ -19,6 +20,7 @@ use kvm_ioctls::{Kvm, VcpuExit, VcpuFd, VmFd};
 use shared_abi::ports;
 use vmm::boot::{self, kernel::KernelImage};
 use vmm::memory::GuestMemory;
+use vmm::observe::Stats;
 use vmm::{Console, KernelSource, StopReason, Vm, VmConfig};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -35,14 +37,18 @@ fn main() -> Outcome<()> {
     let mut calls = Pairs::default();
     let mut outs = Vec::new();
     let mut calls_by_ioctl = Pairs::default();
+    let mut watched_calls = Pairs::default();
     for _ in 0..ROUNDS {
         let limit = bare_loop(&guest)? / CALLS;
-        calls.add(hypercalls(&guest, Registers::Synced)? / CALLS, limit);
+        let unwatched = hypercalls(&guest, Registers::Synced)? / CALLS;
+        calls.add(unwatched, limit);
+        watched_calls.add(calls_with_stats(&guest)? / CALLS, unwatched);
         calls_by_ioctl.add(hypercalls(&guest, Registers::ByIoctl)? / CALLS, limit);
         outs.push(limit);
     }
     calls.print("hypercall", "bare OUT exit");
     calls_by_ioctl.print("  registers by ioctl", "bare OUT exit");
+    watched_calls.print("  with --stats", "hypercall");
 
     outs.sort();
     let round_trip = outs[outs.len() / 2];
@@ -100,6 +106,20 @@ fn hypercalls(guest: &Path, registers: Registers) -> Outcome<Duration> {
         vm.forgo_register_sync();
     }
     run(vm)
+}
+
+/// The same, and every exit is added up by line.
+fn calls_with_stats(guest: &Path) -> Outcome<Duration> {
+    let mut vm = Vm::build(config(guest, "calls", CALLS))?;
+    let mut stats = Stats::new(&vm);
+    let start = Instant::now();
+    let report = vm.run_observed(&mut stats)?;
+    let elapsed = start.elapsed();
+    let total = stats.summary(&vm.symbols()).total.exits;
+    if total != report.exits.total() || total <= u64::from(CALLS) {
+        return Err(format!("{total} exits were added up: {report}").into());
+    }
+    Ok(elapsed)
 }
 
 fn config(guest: &Path, what: &str, often: u32) -> VmConfig {

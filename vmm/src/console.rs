@@ -9,6 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
@@ -25,6 +26,23 @@ pub struct Console {
     pace: Pace,
     /// The first failure that nobody could be told of: rings and coalesced writes have no call to answer.
     failure: Option<io::Error>,
+    printed: Printed,
+}
+
+/// How many bytes a guest has printed so far, for those who watch.
+#[derive(Clone, Debug, Default)]
+pub struct Printed(Arc<AtomicU64>);
+
+impl Printed {
+    /// The number.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
 }
 
 enum Sink {
@@ -72,7 +90,22 @@ impl Console {
     }
 
     fn with(sink: Sink) -> Self {
-        Self { sink, waiting: Vec::new(), pace: Pace::ByLine, failure: None }
+        Self { sink, waiting: Vec::new(), pace: Pace::ByLine, failure: None, printed: Printed::default() }
+    }
+
+    /// Counts what the guest prints.
+    #[must_use]
+    pub fn printed(&self) -> Printed {
+        self.printed.clone()
+    }
+
+    /// The process's own stderr, line by line: for commands that have something of their own to say on stdout.
+    ///
+    /// # Errors
+    /// When stderr is closed.
+    pub fn stderr() -> io::Result<Self> {
+        let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
+        Ok(Self::to_file(file))
     }
 
     /// Gives up on a sink that takes nothing when this machine is to stop.
@@ -110,6 +143,7 @@ impl Console {
     /// # Errors
     /// [`Error::Console`]. That nobody reads any more is no error but the end of the run.
     pub fn write(&mut self, bytes: &[u8]) -> Result<Next> {
+        self.printed.add(bytes.len());
         next(match self.pace {
             Pace::AtOnce => self.sink.write(bytes),
             Pace::ByLine => self.write_by_line(bytes),
@@ -121,6 +155,7 @@ impl Console {
     /// # Errors
     /// As [`write`](Self::write).
     pub(crate) fn write_guest(&mut self, bytes: &VolatileSlice<'_>, writer: Writer) -> Result<Next> {
+        self.printed.add(bytes.len());
         next(self.flush().and_then(|()| self.sink.write_guest(bytes, writer)))
     }
 

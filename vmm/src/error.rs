@@ -156,6 +156,18 @@ pub enum Error {
     #[error("cannot write the guest's console output")]
     Console(#[source] io::Error),
 
+    /// What was observed cannot be written.
+    #[error("cannot write the {what} to {path}")]
+    Observed {
+        /// What it is: trace, stats, timeline.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
     /// The core file cannot be written.
     #[error("cannot write the core file {path}")]
     CoreFile {

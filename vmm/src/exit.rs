@@ -21,6 +21,7 @@ use kvm_bindings::{
     KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
 };
+use serde::Serialize;
 use shared_abi::{Gpa, Gva, ports};
 
 /// Why the guest stopped running. Whatever a guest does is one of these values.
@@ -164,6 +165,32 @@ pub(crate) fn read(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
         }
         other => Exit::Unknown(other),
     }
+}
+
+/// What `kvm_run` says of port I/O, in the names of the KVM API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct PortIo {
+    /// The port.
+    pub port: u16,
+    /// KVM_EXIT_IO_OUT, the guest writes: else it reads.
+    pub is_out: bool,
+    /// Bytes per access: 1, 2 or 4.
+    pub size: u8,
+    /// How many accesses: more than one with a `rep` prefix.
+    pub count: u32,
+    /// Where the data bytes lie, from the start of `kvm_run`.
+    pub data_offset: u64,
+}
+
+/// The port I/O that the exit in `run` is, if it is one.
+pub(crate) fn port_io(run: &kvm_run) -> Option<PortIo> {
+    if run.exit_reason != KVM_EXIT_IO {
+        return None;
+    }
+    // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
+    let io = unsafe { run.__bindgen_anon_1.io };
+    let is_out = u32::from(io.direction) != KVM_EXIT_IO_IN;
+    Some(PortIo { port: io.port, is_out, size: io.size, count: io.count, data_offset: io.data_offset })
 }
 
 fn read_pio(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {

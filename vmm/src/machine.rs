@@ -205,6 +205,11 @@ impl Machine {
         locked(&self.console)
     }
 
+    /// What KVM has been told of RAM.
+    pub(crate) fn slots(&self) -> MutexGuard<'_, MemorySlots> {
+        locked(&self.slots)
+    }
+
     pub(crate) fn input(&self) -> MutexGuard<'_, Input> {
         locked(&self.input)
     }

@@ -22,14 +22,16 @@ use vm_memory::{
 
 use crate::config::{Backing, MemorySize, PageSize};
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 
 /// RAM of one machine.
 #[derive(Debug)]
 pub struct GuestMemory {
-    // Dropped first: it points into `_reservation`.
+    // Dropped first: it points into `reservation`.
     regions: GuestMemoryMmap<()>,
-    _reservation: Reservation,
+    reservation: Reservation,
     size: MemorySize,
+    allocated_at: Origin,
 }
 
 /// Bytes that a guest named but that are not all RAM.
@@ -58,7 +60,9 @@ impl GuestMemory {
     ///
     /// # Errors
     /// [`Error::Memory`] when the host has no address space left or refuses the advice asked for.
+    #[track_caller]
     pub fn allocate(size: MemorySize, backing: Backing) -> Result<Self> {
+        let allocated_at = Origin::here();
         let failed = |action| move |source| Error::Memory { action, size, source };
         let alignment = if backing.huge { PageSize::Size2M } else { PageSize::Size4K };
         let reservation =
@@ -70,13 +74,25 @@ impl GuestMemory {
             reservation.advise(libc::MADV_HUGEPAGE).map_err(failed("get huge pages for the"))?;
         }
         let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
-        Ok(Self { regions, _reservation: reservation, size })
+        Ok(Self { regions, reservation, size, allocated_at })
     }
 
     /// Size of all RAM.
     #[must_use]
     pub fn size(&self) -> MemorySize {
         self.size
+    }
+
+    /// The line that asked for this memory.
+    #[must_use]
+    pub fn allocated_at(&self) -> Origin {
+        self.allocated_at
+    }
+
+    /// The line that mapped it.
+    #[must_use]
+    pub fn mapped_at(&self) -> Origin {
+        self.reservation.mapped_at
     }
 
     /// The regions of RAM, lowest first.
@@ -174,6 +190,7 @@ impl GuestMemory {
 struct Reservation {
     start: NonNull<u8>,
     size: usize,
+    mapped_at: Origin,
 }
 
 // SAFETY: A `Reservation` is an address range. Nothing in it is tied to the thread that mapped it.
@@ -191,7 +208,7 @@ impl Reservation {
             larger => larger.bytes() as usize,
         };
         let mapped_size = size.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
-        let mapped = map_anonymous(mapped_size)?;
+        let (mapped, mapped_at) = map_anonymous(mapped_size)?;
         let address = mapped.as_ptr() as usize;
         let skip = address.next_multiple_of(alignment.bytes() as usize) - address;
         // SAFETY: `skip <= slack` and `size + slack` bytes are mapped, so all three ranges lie in the mapping, and
@@ -202,7 +219,7 @@ impl Reservation {
             unmap(start.add(size), slack - skip);
             start
         };
-        Ok(Self { start, size })
+        Ok(Self { start, size, mapped_at })
     }
 
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
@@ -222,7 +239,7 @@ impl Reservation {
             // neither unmaps nor moves a raw mapping.
             let part = unsafe {
                 MmapRegionBuilder::new(size)
-                    .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
+                    .with_mmap_prot(RAM)
                     .with_mmap_flags(MAP_FLAGS)
                     .with_raw_mmap_pointer(self.start.as_ptr().add(offset))
             }
@@ -245,16 +262,20 @@ impl Drop for Reservation {
     }
 }
 
+/// What the VMM may do with RAM.
+const RAM: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const MAP_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
 
-fn map_anonymous(size: usize) -> io::Result<NonNull<u8>> {
+/// Maps `size` bytes somewhere, and says which line did.
+fn map_anonymous(size: usize) -> io::Result<(NonNull<u8>, Origin)> {
     // SAFETY: A new anonymous mapping at an address the kernel chooses touches no existing memory.
-    let pointer =
-        unsafe { libc::mmap(ptr::null_mut(), size, libc::PROT_READ | libc::PROT_WRITE, MAP_FLAGS, -1, 0) };
+    let (pointer, origin) = Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, MAP_FLAGS, -1, 0) });
     if pointer == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    Ok(NonNull::new(pointer.cast()).expect("mmap gives no null pointer unless MAP_FIXED asks for it"))
+    let start =
+        NonNull::new(pointer.cast()).expect("mmap gives no null pointer unless MAP_FIXED asks for it");
+    Ok((start, origin))
 }
 
 /// Gives `size` bytes back; none when `size` is 0.

@@ -24,6 +24,7 @@ use crate::boot::guest_map::GuestMap;
 use crate::boot::region::RegionKind;
 use crate::error::{Error, Result};
 use crate::memory::{GuestMemory, MemorySlot};
+use crate::origin::Origin;
 
 /// The slots of a machine: what KVM has been told of its RAM.
 #[derive(Debug)]
@@ -33,6 +34,7 @@ pub struct MemorySlots {
     /// For each region, which of its chunks KVM knows.
     registered: Vec<Vec<bool>>,
     next_slot: u32,
+    told_at: Option<Origin>,
 }
 
 /// RAM is registered in chunks of this size where it is not registered at once: 32 MiB, an exit and some 20 µs each.
@@ -49,7 +51,7 @@ impl MemorySlots {
         let chunk_size = if in_chunks { CHUNK_SIZE } else { u64::MAX };
         let registered =
             regions.iter().map(|region| vec![false; region.size.div_ceil(chunk_size) as usize]).collect();
-        Self { regions, chunk_size, registered, next_slot: 0 }
+        Self { regions, chunk_size, registered, next_slot: 0, told_at: None }
     }
 
     /// Registers what must be there before the first instruction: all of it, or the chunks that hold something.
@@ -93,6 +95,24 @@ impl MemorySlots {
         Ok(any)
     }
 
+    /// The parts of RAM that KVM knows now, lowest first.
+    pub fn told(&self) -> impl Iterator<Item = MemorySlot> + '_ {
+        self.regions.iter().zip(&self.registered).flat_map(|(region, chunks)| {
+            let known = chunks.iter().zip(0u64..).filter(|(known, _)| **known);
+            known.map(|(_, chunk)| {
+                let offset = chunk * self.chunk_size;
+                let size = self.chunk_size.min(region.size - offset);
+                MemorySlot { gpa: Gpa(region.gpa.0 + offset), hva: region.hva + offset, size }
+            })
+        })
+    }
+
+    /// The line that told KVM of RAM.
+    #[must_use]
+    pub fn told_at(&self) -> Option<Origin> {
+        self.told_at
+    }
+
     fn find(&self, gpa: Gpa) -> Option<(usize, usize)> {
         self.regions.iter().enumerate().find_map(|(index, region)| {
             let offset = gpa.0.checked_sub(region.gpa.0).filter(|offset| *offset < region.size)?;
@@ -116,7 +136,9 @@ impl MemorySlots {
         };
         // SAFETY: The range is mapped, and `Machine` drops the VM before the memory: the mapping outlives the slot. What
         // the guest writes there is only ever read as bytes.
-        unsafe { vm.set_user_memory_region(slot) }.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        let (told, told_at) = Origin::of(unsafe { vm.set_user_memory_region(slot) });
+        told.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+        self.told_at = Some(told_at);
         *known = true;
         self.next_slot += 1;
         Ok(true)

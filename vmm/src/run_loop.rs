@@ -30,7 +30,7 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
     let Exited { exit, place } = vcpu.enter_guest();
     observer.on_exit(&exit, place);
     let next = match exit {
-        Exit::Hypercall => hypercall::handle(vcpu, machine, observer.counts())?,
+        Exit::Hypercall => hypercall::handle(vcpu, machine, observer)?,
         Exit::PioIn { port, size, data } => machine.pio.read(port, size, data)?,
         Exit::PioOut { port, size, data } => machine.pio.write(port, size, data)?,
         Exit::MmioRead { gpa, data } => machine.read_mmio(gpa, data)?,

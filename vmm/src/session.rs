@@ -42,6 +42,7 @@ impl<'a> Session<'a> {
     /// Only what the host could not do.
     pub fn resume(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
         let Vm { vcpu, machine, .. } = &mut *self.vm;
+        vcpu.tell_page_tables(observer.needs_page_tables());
         let stop = run_loop::run(vcpu, machine, observer);
         if let Ok(reason) = &stop
             && reason.step().is_some()

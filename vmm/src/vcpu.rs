@@ -2,16 +2,20 @@
 
 use std::io;
 
-use kvm_bindings::{KVM_SYNC_X86_REGS, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs};
+use kvm_bindings::{
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs, kvm_sync_regs,
+};
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
-use x86_64::registers::control::Cr0Flags;
+use x86_64::registers::control::{Cr0Flags, Cr4Flags};
+use x86_64::registers::model_specific::EferFlags;
 
-use crate::boot::cpu_mode::LongMode;
+use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::error::{Error, Result};
-use crate::exit::{self, Exit};
+use crate::exit::{self, Exit, PortIo};
+use crate::origin::Origin;
 use crate::stop::{Attached, StopHandle};
 
 /// Where a guest was when it left.
@@ -23,6 +27,19 @@ pub struct Place {
     pub rsp: Gva,
     /// RBP: where its chain of frames starts.
     pub rbp: Gva,
+    /// CR3, where [`Vcpu::tell_page_tables`] has asked for it and the tables have the four levels of 64-bit mode.
+    pub page_tables: Option<u64>,
+}
+
+impl Place {
+    fn of(registers: &kvm_sync_regs, has_special: bool) -> Self {
+        let kvm_regs { rip, rsp, rbp, .. } = registers.regs;
+        let special = &registers.sregs;
+        let has_four_levels = special.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0
+            && special.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
+        let page_tables = (has_special && has_four_levels).then_some(special.cr3);
+        Self { rip: Gva(rip), rsp: Gva(rsp), rbp: Gva(rbp), page_tables }
+    }
 }
 
 /// What [`Vcpu::enter_guest`] comes back with.
@@ -34,15 +51,43 @@ pub struct Exited<'a> {
     pub place: Option<Place>,
 }
 
+/// The lines at which control went into the guest and came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Crossing {
+    /// The call of KVM_RUN, into the guest.
+    pub entered: Origin,
+    /// The look at what KVM left in `kvm_run`, behind it.
+    pub read: Origin,
+    /// The line of the run loop that goes on with the exit.
+    pub returned: Origin,
+}
+
+/// What KVM and the VMM share for one vCPU: `kvm_run` and what lies behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunMapping {
+    /// Where it starts: a host-virtual address.
+    pub hva: u64,
+    /// Size in bytes: KVM_GET_VCPU_MMAP_SIZE.
+    pub size: u64,
+    /// The line that had it mapped.
+    pub mapped_at: Origin,
+}
+
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
     fd: VcpuFd,
-    /// Size in bytes of the mapping that starts with `kvm_run`.
-    mapping_size: usize,
+    /// The mapping that starts with `kvm_run`.
+    run_mapping: RunMapping,
+    /// The lines of the last way in and out.
+    crossing: Option<Crossing>,
     /// Whether KVM copies the registers into `kvm_run` at every exit, and back from there when told so
     /// (KVM_CAP_SYNC_REGS). Else each takes an ioctl.
     syncs_registers: bool,
+    /// Whether KVM could do the same with control registers and segments.
+    can_sync_special: bool,
+    /// Whether it does.
+    syncs_special: bool,
     /// Writes that KVM keeps until the next exit, once the guest has asked for that.
     coalesced: Option<Coalesced>,
 }
@@ -54,12 +99,25 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn create(kvm: &Kvm, vm: &VmFd, id: u64) -> Result<Self> {
         let mapping_size = mapping_size(kvm)?;
-        let mut fd = vm.create_vcpu(id).map_err(Error::kvm("KVM_CREATE_VCPU"))?;
-        let syncs_registers = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned() & KVM_SYNC_X86_REGS != 0;
+        // kvm-ioctls maps `kvm_run` in the same call.
+        let (fd, created_at) = Origin::of(vm.create_vcpu(id));
+        let mut fd = fd.map_err(Error::kvm("KVM_CREATE_VCPU"))?;
+        let syncable = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned();
+        let syncs_registers = syncable & KVM_SYNC_X86_REGS != 0;
         if syncs_registers {
             fd.set_sync_valid_reg(SyncReg::Register);
         }
-        Ok(Self { fd, mapping_size, syncs_registers, coalesced: None })
+        let hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
+        let run_mapping = RunMapping { hva, size: mapping_size as u64, mapped_at: created_at };
+        Ok(Self {
+            fd,
+            run_mapping,
+            crossing: None,
+            syncs_registers,
+            can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
+            syncs_special: false,
+            coalesced: None,
+        })
     }
 
     /// Gives the vCPU the features that CPUID will show.
@@ -74,7 +132,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// As [`LongMode::set`].
-    pub fn start_in(&self, mode: &LongMode) -> Result<()> {
+    pub fn start_in(&self, mode: &LongMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
     }
 
@@ -84,23 +142,47 @@ impl Vcpu {
     /// guest's RIP; this thread executes guest code until the call returns with the reason for the exit. The guest
     /// may rely on its registers being as the host left them; the host relies on nothing the guest left but what
     /// KVM wrote into `kvm_run`.
+    #[track_caller]
     pub fn enter_guest(&mut self) -> Exited<'_> {
-        let result = self.fd.run().map(drop);
+        self.cross(Origin::here())
+    }
+
+    /// Enters for the line `returned`. Not tracked itself, so that its own lines are seen.
+    fn cross(&mut self, returned: Origin) -> Exited<'_> {
+        let (result, entered) = Origin::of(self.fd.run().map(drop));
         if let Some(coalesced) = &self.coalesced {
             coalesced.drain(&mut self.fd);
         }
         let place = self.syncs_registers.then(|| {
-            let registers = self.fd.sync_regs().regs;
-            Place { rip: Gva(registers.rip), rsp: Gva(registers.rsp), rbp: Gva(registers.rbp) }
+            let has_special = self.syncs_special;
+            Place::of(self.fd.sync_regs_mut(), has_special)
         });
-        let exit = match result {
-            Ok(()) => exit::read(self.fd.get_kvm_run(), self.mapping_size),
-            Err(error) => match error.errno() {
+        let (exit, read) = match result {
+            Ok(()) => Origin::of(exit::read(self.fd.get_kvm_run(), self.run_mapping.size as usize)),
+            Err(error) => Origin::of(match error.errno() {
                 libc::EINTR | libc::EAGAIN => Exit::Interrupted,
                 errno => Exit::RunFailed(errno),
-            },
+            }),
         };
+        self.crossing = Some(Crossing { entered, read, returned });
         Exited { exit, place }
+    }
+
+    /// The lines of the last way in and out; `None` before the first.
+    #[must_use]
+    pub fn crossing(&self) -> Option<Crossing> {
+        self.crossing
+    }
+
+    /// The memory that this vCPU shares with KVM.
+    #[must_use]
+    pub fn run_mapping(&self) -> RunMapping {
+        self.run_mapping
+    }
+
+    /// What `kvm_run` says of port I/O, when the last exit was one.
+    pub fn last_port_io(&mut self) -> Option<PortIo> {
+        exit::port_io(self.fd.get_kvm_run())
     }
 
     /// Makes ready for the next entry after an interrupted one, so that it does not return at once again.
@@ -176,8 +258,20 @@ impl Vcpu {
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS.
     pub fn forgo_register_sync(&mut self) {
+        self.tell_page_tables(false);
         self.fd.clear_sync_valid_reg(SyncReg::Register);
-        self.syncs_registers = false;
+        (self.syncs_registers, self.can_sync_special) = (false, false);
+    }
+
+    /// Lets KVM copy CR3 into `kvm_run` at every exit, or not, for [`Place::page_tables`]. That takes a tenth of a
+    /// microsecond an exit, where the ioctl would take seven; a KVM without KVM_SYNC_X86_SREGS does not do it.
+    pub fn tell_page_tables(&mut self, is_wanted: bool) {
+        self.syncs_special = is_wanted && self.can_sync_special;
+        if self.syncs_special {
+            self.fd.set_sync_valid_reg(SyncReg::SystemRegister);
+        } else {
+            self.fd.clear_sync_valid_reg(SyncReg::SystemRegister);
+        }
     }
 
     /// The registers of a hypercall, after the exit it made.

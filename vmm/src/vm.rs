@@ -1,6 +1,7 @@
 //! `Vm`: a virtual machine, and the order in which one comes to life.
 
 use std::io;
+use std::sync::Arc;
 
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
@@ -8,9 +9,10 @@ use shared_abi::Gva;
 use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
+use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
-use crate::boot::{self, Boot};
+use crate::boot::{self, Boot, BootOrigins};
 use crate::config::{Blueprint, MemorySize, PageSize, VmConfig};
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, repeat};
 use crate::error::{Error, Result};
@@ -19,7 +21,7 @@ use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
 use crate::next::StopReason;
-use crate::observe::{ExitCounts, Observer};
+use crate::observe::{ExitCounts, Handlers, Observer};
 use crate::report::RunReport;
 use crate::session::Session;
 use crate::stop::StopHandle;
@@ -37,9 +39,21 @@ pub struct Vm {
     pub(crate) machine: Machine,
     map: GuestMap,
     image: KernelImage,
+    origins: Origins,
+    /// How many bits a physical address may have.
+    address_bits: u32,
     blueprint: Blueprint,
     /// How often it was run.
     runs: u32,
+}
+
+/// The lines that brought a machine to life; what they made keeps the others.
+#[derive(Clone, Copy, Debug)]
+pub struct Origins {
+    /// What filled its memory.
+    pub boot: BootOrigins,
+    /// What set the registers of the first vCPU.
+    pub registers: RegisterOrigins,
 }
 
 impl Vm {
@@ -53,7 +67,7 @@ impl Vm {
         let blueprint = config.blueprint();
         let mut image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, arguments } = boot::prepare(&config, &mut image, &memory)?;
+        let Boot { map, cpu, arguments, origins: boot } = boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
@@ -63,7 +77,8 @@ impl Vm {
         slots.register_start(&vm, &map)?;
         let vcpu = Vcpu::create(&kvm, &vm, 0)?;
         vcpu.set_cpuid(&cpuid)?;
-        vcpu.start_in(&cpu)?;
+        let registers = vcpu.start_in(&cpu)?;
+        let (origins, address_bits) = (Origins { boot, registers }, address_bits(&cpuid));
 
         let machine = Machine::new(Parts {
             vm,
@@ -80,7 +95,7 @@ impl Vm {
         if repeat::may_be_needed() {
             *machine.journal() = Journal::recording();
         }
-        Ok(Self { vcpu, machine, map, image, blueprint, runs: 0 })
+        Ok(Self { vcpu, machine, map, image, origins, address_bits, blueprint, runs: 0 })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -98,12 +113,17 @@ impl Vm {
     /// As [`run`](Self::run).
     pub fn run_observed(&mut self, observer: &mut impl Observer) -> Result<RunReport> {
         let stop = self.session()?.resume(observer)?;
+        Ok(self.report(stop, *observer.counts()))
+    }
+
+    /// The report of a run that stopped for this reason. A panic is told once.
+    #[must_use]
+    pub fn report(&self, stop: StopReason, exits: ExitCounts) -> RunReport {
         let rip = match &stop {
             StopReason::Exception(frame) => Some(Gva(frame.rip)),
             _ => self.vcpu.rip(),
         };
-        let panic = self.machine.panic_text().take();
-        Ok(RunReport { stop, rip, panic, exits: *observer.counts() })
+        RunReport { stop, rip, panic: self.machine.panic_text().take(), exits }
     }
 
     /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.
@@ -128,7 +148,7 @@ impl Vm {
 
     /// The machine's RAM, as the guest left it.
     #[must_use]
-    pub fn memory(&self) -> &GuestMemory {
+    pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
     }
 
@@ -241,10 +261,39 @@ impl Vm {
         &self.map
     }
 
+    /// What answers at this machine's ports and addresses, by name.
+    #[must_use]
+    pub fn handlers(&self) -> Handlers {
+        Handlers::of(&self.machine)
+    }
+
     /// The first vCPU.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         &self.vcpu
+    }
+
+    /// The first vCPU, to look at what it shares with KVM.
+    pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
+        &mut self.vcpu
+    }
+
+    /// What all vCPUs share.
+    #[must_use]
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    /// The lines that brought it to life.
+    #[must_use]
+    pub fn origins(&self) -> Origins {
+        self.origins
+    }
+
+    /// How many bits a physical address of this machine may have: MAXPHYADDR.
+    #[must_use]
+    pub fn address_bits(&self) -> u32 {
+        self.address_bits
     }
 }
 
@@ -279,13 +328,19 @@ fn supported_cpuid(kvm: &Kvm, page_size: PageSize, memory: MemorySize) -> Result
 /// Checks that the CPU can address all RAM: an address with more bits makes a page-table entry invalid.
 /// Intel SDM vol. 2A, CPUID: leaf 80000008h, EAX bits 7 to 0. A CPU that does not say is believed to.
 fn check_address_bits(cpuid: &CpuId, memory: MemorySize) -> Result<()> {
-    const LEAF: u32 = 0x8000_0008;
-    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
     let end = ram_regions(memory.bytes()).iter().map(|region| region.end).max().unwrap_or_default();
-    match said {
-        Some(bits @ 32..64) if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
+    match address_bits(cpuid) {
+        bits if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
         _ => Ok(()),
     }
+}
+
+/// MAXPHYADDR as CPUID shows it; the most that a page-table entry holds where it says nothing or nonsense.
+fn address_bits(cpuid: &CpuId) -> u32 {
+    const LEAF: u32 = 0x8000_0008;
+    const MOST: u32 = 52;
+    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
+    said.filter(|bits| (32..=MOST).contains(bits)).unwrap_or(MOST)
 }
 
 /// Intel SDM vol. 2A, CPUID: leaf 80000001h, EDX bit 26.

@@ -4,13 +4,17 @@
 //! one place that knows how a guest is built; the whole-system tests use it too.
 
 pub mod bench;
+mod boot;
 pub mod ci;
+pub mod diff_exits;
 pub mod doctor;
+pub mod explain;
 pub mod guest;
 pub mod lab;
 pub mod list;
 pub mod new;
 pub mod qemu;
+mod request;
 pub mod run;
 pub mod target;
 pub mod test;

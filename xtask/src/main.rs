@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, doctor, lab, list, new, qemu, run, test, tour};
+use xtask::{bench, ci, diff_exits, doctor, explain, lab, list, new, qemu, run, test, tour};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -20,6 +20,27 @@ enum Command {
     #[command(disable_help_flag = true)]
     Run {
         /// [PROGRAM] [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Runs a guest program and answers where everything was, and which line of source put it there.
+    #[command(disable_help_flag = true)]
+    Explain {
+        /// [PROGRAM] [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Shows a guest program's memory as one table, and what is wrong with its mappings.
+    #[command(disable_help_flag = true)]
+    Map {
+        /// [PROGRAM] [--release|--debug] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Shows how addresses of a guest program are translated.
+    #[command(disable_help_flag = true)]
+    Walk {
+        /// [PROGRAM] GVA… [--release|--debug] [VMM options] [-- guest arguments]
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
@@ -58,6 +79,8 @@ enum Command {
         #[command(subcommand)]
         lab: lab::Lab,
     },
+    /// Compares the exits of two runs, line by line of the program: `cargo xtask diff-exits old.json new.json`.
+    DiffExits(diff_exits::Options),
     /// Shows the places where control crosses between host and guest, in the order of a run.
     Tour,
     /// Checks whether guests can be built and run here, and says what to do if not.
@@ -76,6 +99,9 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Run { words } => run::run(&words),
+        Command::Explain { words } => explain::explain(&words),
+        Command::Map { words } => explain::map(&words),
+        Command::Walk { words } => explain::walk(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
         Command::Test { filter, guest: true, words, .. } => test::run_in_guests(filter.as_deref(), &words),
@@ -84,6 +110,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
+        Command::DiffExits(options) => diff_exits::run(&options),
         Command::Tour => tour::run(),
         Command::Doctor { features: true, json, options } => doctor::features(json, &options),
         Command::Doctor { json, options, .. } => doctor::run(json, &options),

@@ -2,7 +2,7 @@
 //!
 //! A handler cannot just continue behind the instruction: the compiler relies on what it should have done, and how long
 //! it is only a disassembler knows. These are prepared. Each notes its own address and the one behind it in a list
-//! that the linker collects ([`behind`] reads it), and is written so that nothing goes wrong when it does nothing. None
+//! that the linker collects (`behind` reads it), and is written so that nothing goes wrong when it does nothing. None
 //! is marked as leaving memory alone: a handler may run in its midst.
 //! Operating systems copy from user memory in this way: Linux Documentation/arch/x86/exception-tables.rst.
 

@@ -81,7 +81,7 @@ unsafe extern "C" fn exception_entries() {
     )
 }
 
-/// Completes the frame, calls [`dispatch`](super::dispatch), and continues where the frame then says.
+/// Completes the frame, calls `dispatch` in `guest-kernel/src/exceptions.rs`, and continues where the frame then says.
 ///
 /// 1. The general registers, as an `ExceptionFrame` has them, and CR2.
 /// 2. The direction flag is clear in Rust (System V AMD64 ABI, 3.2.1); the interrupted code may have set it.

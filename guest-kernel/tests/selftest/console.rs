@@ -9,6 +9,12 @@ fn printing_nothing_costs_nothing() {
     print!("");
 }
 
+/// Most of them are spent on formatting, which is not optimised in a debug build.
+#[guest_test(max_instructions = 20_000)]
+fn a_line_costs_some_thousand_instructions_at_most() {
+    println!("hello {}", 1);
+}
+
 #[guest_test(max_exits = 1, prints = "hello\n")]
 fn a_line_is_one_exit() {
     println!("hello");

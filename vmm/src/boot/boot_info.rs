@@ -7,6 +7,7 @@ use shared_abi::{Gpa, layout};
 use crate::boot::guest_map::GuestMap;
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
+use crate::origin::Origin;
 
 /// The arguments as they lie in guest memory: each with a NUL behind it.
 ///
@@ -28,8 +29,9 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes both to their places.
-pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestMemory) {
+/// Writes both to their places. Gives the line that had them written.
+#[track_caller]
+pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestMemory) -> Origin {
     let page_tables = map.page_tables();
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
@@ -46,4 +48,5 @@ pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestM
     info.write(&mut |word| bytes.extend(word.to_le_bytes()));
     memory.write(layout::BOOT_INFO, &bytes).expect("boot info lies in the first 2 MiB of RAM");
     memory.write(layout::ARGUMENTS, arguments).expect("arguments lie in the first 2 MiB of RAM");
+    Origin::here()
 }

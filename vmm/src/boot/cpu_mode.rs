@@ -15,6 +15,7 @@ use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
 use x86_64::registers::rflags::RFlags;
 
 use crate::error::{Error, Result};
+use crate::origin::Origin;
 
 /// 64-bit mode with four-level paging: the one mode our guest kernels start in.
 ///
@@ -44,19 +45,28 @@ pub struct LongMode {
     pub page_tables_gpa: Gpa,
 }
 
+/// The lines that set registers.
+#[derive(Clone, Copy, Debug)]
+pub struct RegisterOrigins {
+    /// Control and segment registers, CR3 among them.
+    pub special: Origin,
+    /// General registers, RIP and RSP among them.
+    pub general: Origin,
+}
+
 impl LongMode {
     /// Sets the vCPU's registers and checks that KVM kept them.
     ///
     /// # Errors
     /// [`Error::Kvm`], or [`Error::RegistersChanged`] when KVM has other values than were set.
-    pub fn set(&self, vcpu: &VcpuFd) -> Result<()> {
+    pub fn set(&self, vcpu: &VcpuFd) -> Result<RegisterOrigins> {
         let sregs = self.sregs(vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?);
-        vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
-        vcpu.set_regs(&self.regs()).map_err(Error::kvm("KVM_SET_REGS"))?;
+        let ((), special) = Origin::of(vcpu.set_sregs(&sregs).map_err(Error::kvm("KVM_SET_SREGS"))?);
+        let ((), general) = Origin::of(vcpu.set_regs(&self.regs()).map_err(Error::kvm("KVM_SET_REGS"))?);
 
         let kept = vcpu.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))?;
         match difference(&sregs, &kept) {
-            None => Ok(()),
+            None => Ok(RegisterOrigins { special, general }),
             Some(difference) => {
                 Err(Error::RegistersChanged { call: "KVM_SET_SREGS", difference, mode: "long mode" })
             }

@@ -16,6 +16,7 @@ use crate::boot::page_tables;
 use crate::boot::region::{Region, RegionKind, Rights};
 use crate::config::{MemorySize, PageSize};
 use crate::error::Error;
+use crate::origin::Origin;
 
 /// All of guest RAM, region by region.
 #[derive(Clone, Debug)]
@@ -142,7 +143,7 @@ impl GuestMap {
         let free = self.regions.remove(position);
         let parts = [
             Region { end: start, ..free },
-            Region { start, end, kind: RegionKind::PageTables, ..free },
+            Region { start, end, kind: RegionKind::PageTables, placed_at: Origin::here(), ..free },
             Region { start: end, ..free },
         ];
         let parts = parts.into_iter().filter(|part| part.size() > 0);
@@ -152,27 +153,27 @@ impl GuestMap {
 
 /// The regions that every machine has.
 fn structures() -> Vec<Region> {
-    let region = |start: Gpa, size, kind, rights| Region {
-        start,
-        end: Gpa(start.0 + size),
-        kind,
-        rights,
-        largest_page: PageSize::Size4K,
-    };
     vec![
-        region(layout::NULL_PAGE, layout::NULL_PAGE_SIZE, RegionKind::NullPage, Rights::None),
-        region(layout::BOOT_INFO, layout::BOOT_INFO_SIZE, RegionKind::BootInfo, Rights::Read),
-        region(layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, RegionKind::Arguments, Rights::Read),
-        region(
+        small_pages(layout::NULL_PAGE, layout::NULL_PAGE_SIZE, RegionKind::NullPage, Rights::None),
+        small_pages(layout::BOOT_INFO, layout::BOOT_INFO_SIZE, RegionKind::BootInfo, Rights::Read),
+        small_pages(layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, RegionKind::Arguments, Rights::Read),
+        small_pages(
             layout::FAULT_STACK_GUARD,
             layout::FAULT_STACK_GUARD_SIZE,
             RegionKind::FaultStackGuard,
             Rights::None,
         ),
-        region(layout::FAULT_STACK, layout::FAULT_STACK_SIZE, RegionKind::FaultStack, Rights::ReadWrite),
-        region(layout::STACK_GUARD, layout::STACK_GUARD_SIZE, RegionKind::StackGuard, Rights::None),
-        region(layout::STACK, layout::STACK_SIZE, RegionKind::Stack, Rights::ReadWrite),
+        small_pages(layout::FAULT_STACK, layout::FAULT_STACK_SIZE, RegionKind::FaultStack, Rights::ReadWrite),
+        small_pages(layout::STACK_GUARD, layout::STACK_GUARD_SIZE, RegionKind::StackGuard, Rights::None),
+        small_pages(layout::STACK, layout::STACK_SIZE, RegionKind::Stack, Rights::ReadWrite),
     ]
+}
+
+/// A region of 4 KiB pages, placed by the line that calls this.
+#[track_caller]
+fn small_pages(start: Gpa, size: u64, kind: RegionKind, rights: Rights) -> Region {
+    let end = Gpa(start.0 + size);
+    Region { start, end, kind, rights, largest_page: PageSize::Size4K, placed_at: Origin::here() }
 }
 
 fn check_placement(
@@ -228,13 +229,7 @@ fn image_regions(segments: &[Segment]) -> Vec<Region> {
             regions.push(shared);
         }
         if start < end {
-            regions.push(Region {
-                start,
-                end,
-                kind: RegionKind::Image,
-                rights: segment.rights,
-                largest_page: PageSize::Size4K,
-            });
+            regions.push(small_pages(start, end.0 - start.0, RegionKind::Image, segment.rights));
         }
     }
     regions
@@ -250,6 +245,7 @@ fn fill_with_free(mut regions: Vec<Region>, ram: [RamRegion; 2], page_size: Page
         kind: RegionKind::Free,
         rights: Rights::ReadWrite,
         largest_page: page_size,
+        placed_at: Origin::here(),
     };
     for ram in ram {
         let mut next = Gpa(ram.start);

@@ -23,6 +23,7 @@ pub mod region;
 use crate::config::VmConfig;
 use crate::error::Result;
 use crate::memory::GuestMemory;
+use crate::origin::Origin;
 
 use contract::Contract;
 use cpu_mode::LongMode;
@@ -38,6 +39,23 @@ pub struct Boot {
     pub cpu: LongMode,
     /// The guest's arguments as they lie in memory.
     pub arguments: Vec<u8>,
+    /// The lines that did it.
+    pub origins: BootOrigins,
+}
+
+/// The lines that filled guest memory.
+#[derive(Clone, Copy, Debug)]
+pub struct BootOrigins {
+    /// Decides what lies where.
+    pub planned: Origin,
+    /// Copies the image's segments.
+    pub loaded: Origin,
+    /// Writes the page tables.
+    pub page_tables: Origin,
+    /// Writes `BootInfo` and the arguments.
+    pub boot_info: Origin,
+    /// Decides RIP and CR3.
+    pub cpu: Origin,
 }
 
 /// Fills `memory` with everything the guest described by `config` needs at its first instruction.
@@ -49,15 +67,19 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
         image.check_contract()?;
     }
     let arguments = boot_info::encode_arguments(&config.arguments)?;
-    let map = GuestMap::plan(memory.size(), image.segments(), config.page_size)
-        .map_err(|error| error.for_image(image))?;
+    let (map, planned) = Origin::of(GuestMap::plan(memory.size(), image.segments(), config.page_size));
+    let map = map.map_err(|error| error.for_image(image))?;
 
-    image.load(memory)?;
-    page_tables::write(&map, &mut |gpa, table| {
+    let ((), loaded) = Origin::of(image.load(memory)?);
+    let mut write_table = |gpa, table: &page_tables::Table| {
         memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
-    });
-    boot_info::write(&map, &arguments, config.contract == Contract::Required, memory);
+    };
+    let page_tables = page_tables::write(&map, &mut write_table);
+    let hypercalls = config.contract == Contract::Required;
+    let boot_info = boot_info::write(&map, &arguments, hypercalls, memory);
 
-    let cpu = LongMode { entry_gva: image.entry(), page_tables_gpa: map.page_tables().start };
-    Ok(Boot { map, cpu, arguments })
+    let (entry_gva, page_tables_gpa) = (image.entry(), map.page_tables().start);
+    let (cpu, decided) = Origin::of(LongMode { entry_gva, page_tables_gpa });
+    let origins = BootOrigins { planned, loaded, page_tables, boot_info, cpu: decided };
+    Ok(Boot { map, cpu, arguments, origins })
 }

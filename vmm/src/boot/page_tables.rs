@@ -24,6 +24,7 @@ use x86_64::structures::paging::PageTableFlags as Entry;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::region::Rights;
 use crate::config::PageSize;
+use crate::origin::Origin;
 
 /// Entries in a table.
 const ENTRIES: usize = 512;
@@ -49,12 +50,15 @@ pub fn count(map: &GuestMap) -> u64 {
     builder.tables
 }
 
-/// Builds all tables of `map` and hands each to `emit` with its place, children before parents.
-pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) {
+/// Builds all tables of `map` and hands each to `emit` with its place, children before parents. Gives the line that
+/// had them built.
+#[track_caller]
+pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) -> Origin {
     let base = map.page_tables().start;
     let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit };
     builder.table(Level::Pml4, 0);
     debug_assert!(builder.tables * PAGE_SIZE <= map.page_tables().size(), "the plan counted the tables");
+    Origin::here()
 }
 
 /// Addresses that are mapped in the same way.

@@ -3,6 +3,7 @@
 use shared_abi::Gpa;
 
 use crate::config::PageSize;
+use crate::origin::Origin;
 
 /// What a guest may do with a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,6 +120,8 @@ pub struct Region {
     pub rights: Rights,
     /// The largest page that may map it.
     pub largest_page: PageSize,
+    /// The line of the plan that placed it.
+    pub placed_at: Origin,
 }
 
 impl Region {

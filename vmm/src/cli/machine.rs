@@ -93,6 +93,14 @@ enum PageSizeWord {
 }
 
 impl Machine {
+    /// The configuration these words mean, for commands that have something of their own to say on stdout: what the
+    /// guest prints goes to stderr.
+    pub(crate) fn into_quiet_config(self) -> vmm::Result<VmConfig> {
+        let mut config = self.into_config()?;
+        config.console = Console::stderr().map_err(vmm::Error::Console)?;
+        Ok(config)
+    }
+
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
         let mut config = VmConfig::new(KernelSource::File(self.image));

@@ -1,6 +1,8 @@
 //! What can be typed.
 
+mod explain;
 mod machine;
+mod watch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,8 +10,10 @@ use std::time::Duration;
 
 use clap::{Arg, Args, Parser, Subcommand};
 
+pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
 #[derive(Debug, Parser)]
@@ -23,6 +27,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Boots a kernel and shows what it prints.
     Run(Box<Run>),
+    /// Runs a kernel and answers where everything was: memory, page tables, kvm_run, entry, exits, result.
+    Explain(Box<Explain>),
+    /// Shows guest memory as one table, made by walking the live page tables, and what is wrong with them.
+    Map(Box<Map>),
+    /// Shows how addresses are translated: every entry from CR3 on, every bit by name.
+    Walk(Box<Walk>),
     /// Runs the tests in an image, each in a machine of its own.
     #[command(help_template = HELP_TEMPLATE, after_help = TEST_EXAMPLES, mut_args = in_our_words)]
     Test(Box<Test>),
@@ -51,6 +61,12 @@ pub(crate) enum Command {
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) machine: Machine,
+
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+
+    #[command(flatten)]
+    pub(crate) peeks: Peeks,
 
     #[command(flatten)]
     pub(crate) core: Core,
@@ -114,7 +130,13 @@ Examples:
   vmm run --no-contract foreign.elf
   vmm run --timeout 10s --core core.elf kernel.elf
   vmm run --timeout 500ms kernel.elf -- first second
+  vmm run --stats kernel.elf           # exits and their time, by line of the guest
+  vmm run --trace=port=0xe9 kernel.elf # every exit for this port, as it happens
+  vmm run --trace=hypercall,main kernel.elf
+  vmm run --timeline run.json --stats-json stats.json kernel.elf
+  vmm run --report run.html kernel.elf # a page about the run, for a browser
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
+  vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 
 `vmm --help` has the table of exit codes.";
 

@@ -1,6 +1,5 @@
 //! `vmm doctor`: can guests run here?
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -9,6 +8,7 @@ use vmm::features::Features;
 use vmm::next::process;
 
 use crate::cli::Doctor;
+use crate::commands::has_colour;
 
 /// Shows the diagnosis, or the features; whether guests can run is the exit code.
 pub(super) fn run(arguments: &Doctor) -> ExitCode {
@@ -33,8 +33,4 @@ fn features(json: bool) -> ExitCode {
         Err(error) => return super::failed(&error),
     }
     ExitCode::from(process::SUCCESS)
-}
-
-fn has_colour() -> bool {
-    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

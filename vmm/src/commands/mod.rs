@@ -1,11 +1,16 @@
 //! The commands of `vmm`, a file each.
 
 mod doctor;
+mod explain;
+mod map;
 mod run;
 mod test;
+mod walk;
+mod watch;
 
 use std::error::Error as _;
 use std::ffi::OsString;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,6 +26,9 @@ use crate::cli::{Cli, Command};
 pub(crate) fn execute(command: Command) -> ExitCode {
     match command {
         Command::Run(arguments) => run::run(*arguments),
+        Command::Explain(arguments) => explain::explain(*arguments),
+        Command::Map(arguments) => map::map(*arguments),
+        Command::Walk(arguments) => walk::walk(*arguments),
         Command::Test(arguments) => test::run(*arguments).unwrap_or_else(|error| failed(&error)),
         Command::Runner { image, words } => run_built(image, words),
         Command::Doctor(arguments) => doctor::run(&arguments),
@@ -44,6 +52,22 @@ fn run_built(image: PathBuf, words: Vec<OsString>) -> ExitCode {
     };
     let words = ["vmm".into(), command.into(), image.into()].into_iter().chain(words);
     execute(Cli::parse_from(words).command)
+}
+
+/// Whether people see colours: on a terminal, unless they said no (<https://no-color.org>).
+fn has_colour() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Prints data as JSON; a reader that has gone away is no failure.
+fn print_json(data: &impl serde::Serialize) {
+    let json = serde_json::to_string_pretty(data).expect("strings, numbers and lists are always JSON");
+    print_text(&json);
+}
+
+/// Prints text and a newline; a reader that has gone away, such as `head`, is no failure.
+fn print_text(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 fn failed(error: &Error) -> ExitCode {

@@ -11,7 +11,7 @@ use vmm::next::process;
 use vmm::{Error, RunReport, StopReason, Vm};
 
 use crate::cli::Run;
-use crate::commands::{chain, failed};
+use crate::commands::{chain, failed, watch};
 use crate::ctrl_c;
 
 /// Boots a guest; how it ends is the exit code.
@@ -23,16 +23,19 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let Run { machine, core, no_debug_info, json_report } = arguments;
+    let Run { machine, watch, peeks, core, no_debug_info, json_report } = arguments;
     let how = Telling { without_lines: no_debug_info, json: json_report };
     let mut vm = Vm::build(machine.into_config()?)?;
     let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    let report = vm.run()?;
+    let report = if watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &watch)? };
     let told = how.tell(&vm, &report);
     let is_wanted = core.always || report.stop.process_exit_code() >= process::PANICKED;
     if let Some(core_file) = core_file.filter(|_| is_wanted) {
         write(core_file, &vm, &report);
+    }
+    for peek in peeks.look(&vm)? {
+        eprintln!("{peek}");
     }
     told.map(|()| report)
 }
@@ -47,6 +50,12 @@ fn write(core_file: CoreFile, vm: &Vm, report: &RunReport) {
         }
         Err(error) => eprintln!("vmm: {}", chain(&error)),
     }
+}
+
+/// Says how the guest ended, where that must be said: a bad end with its cause.
+pub(super) fn tell_end(vm: &Vm, report: &RunReport) {
+    let told = Telling { without_lines: false, json: None }.tell(vm, report);
+    told.expect("nothing is written to a file");
 }
 
 /// How a bad end is told.

@@ -8,9 +8,13 @@ use shared_abi::Gpa;
 use crate::error::Result;
 use crate::exit::little_endian;
 use crate::next::{Next, StopReason};
+use crate::origin::Origin;
 
 /// A device behind an I/O port.
 pub trait PioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers one IN: fills `data`, 1, 2 or 4 bytes, little-endian.
     ///
     /// # Errors
@@ -27,17 +31,21 @@ pub trait PioDevice: Send + fmt::Debug {
 /// The ports of a machine and their devices.
 #[derive(Debug, Default)]
 pub struct PioBus {
-    devices: Vec<(u16, Mutex<Box<dyn PioDevice>>)>,
+    devices: Vec<(u16, Origin, SharedPioDevice)>,
 }
+
+/// A device as the vCPUs share it.
+type SharedPioDevice = Mutex<Box<dyn PioDevice>>;
 
 impl PioBus {
     /// Puts `device` at `port`.
     ///
     /// # Panics
     /// When the port has a device: the machine's own plan would be wrong.
+    #[track_caller]
     pub fn attach(&mut self, port: u16, device: Box<dyn PioDevice>) {
         assert!(self.device(port).is_none(), "two devices at port {port:#x}");
-        self.devices.push((port, Mutex::new(device)));
+        self.devices.push((port, Origin::here(), Mutex::new(device)));
     }
 
     /// Lets the device at `port` answer; `data` holds one or more accesses of `size` bytes.
@@ -77,13 +85,29 @@ impl PioBus {
         Ok(Next::Resume)
     }
 
-    fn device(&self, port: u16) -> Option<&Mutex<Box<dyn PioDevice>>> {
-        self.devices.iter().find(|(own, _)| *own == port).map(|(_, device)| device)
+    /// The ports that have a device, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (u16, &'static str)> {
+        self.devices
+            .iter()
+            .map(|(port, _, device)| (*port, device.lock().unwrap_or_else(PoisonError::into_inner).name()))
+    }
+
+    fn device(&self, port: u16) -> Option<&SharedPioDevice> {
+        self.devices.iter().find(|(own, ..)| *own == port).map(|(_, _, device)| device)
+    }
+
+    /// The line that put a device at `port`; `None` where there is none.
+    #[must_use]
+    pub fn attached_at(&self, port: u16) -> Option<Origin> {
+        self.devices.iter().find(|(own, ..)| *own == port).map(|(_, origin, _)| *origin)
     }
 }
 
 /// A device behind guest-physical addresses without RAM.
 pub trait MmioDevice: Send + fmt::Debug {
+    /// What people call it, in one word.
+    fn name(&self) -> &'static str;
+
     /// Answers a read at `offset` from the device's first byte: fills `data`, 1 to 8 bytes, little-endian.
     ///
     /// # Errors
@@ -100,8 +124,8 @@ pub trait MmioDevice: Send + fmt::Debug {
 /// The addresses of a machine where devices are.
 #[derive(Debug, Default)]
 pub struct MmioBus {
-    /// First byte, size in bytes, and the device.
-    devices: Vec<(Gpa, u64, SharedMmioDevice)>,
+    /// First byte, size in bytes, who put it there, and the device.
+    devices: Vec<(Gpa, u64, Origin, SharedMmioDevice)>,
 }
 
 /// A device as the vCPUs share it.
@@ -112,10 +136,11 @@ impl MmioBus {
     ///
     /// # Panics
     /// When another device is there: the machine's own plan would be wrong.
+    #[track_caller]
     pub fn attach(&mut self, start: Gpa, size: u64, device: Box<dyn MmioDevice>) {
         let overlaps = |own: Gpa, own_size: u64| own.0 < start.0 + size && start.0 < own.0 + own_size;
-        assert!(!self.devices.iter().any(|(own, size, _)| overlaps(*own, *size)), "two devices at {start}");
-        self.devices.push((start, size, Mutex::new(device)));
+        assert!(!self.devices.iter().any(|(own, size, ..)| overlaps(*own, *size)), "two devices at {start}");
+        self.devices.push((start, size, Origin::here(), Mutex::new(device)));
     }
 
     /// Lets the device at `gpa` answer.
@@ -144,9 +169,20 @@ impl MmioBus {
         }
     }
 
+    /// The addresses that have a device, as first byte and size, and its name.
+    pub fn names(&self) -> impl Iterator<Item = (Gpa, u64, &'static str)> {
+        let name = |device: &SharedMmioDevice| device.lock().unwrap_or_else(PoisonError::into_inner).name();
+        self.devices.iter().map(move |(start, size, _, device)| (*start, *size, name(device)))
+    }
+
+    /// Where devices are: first byte, size in bytes, and the line that put it there.
+    pub fn places(&self) -> impl Iterator<Item = (Gpa, u64, Origin)> + '_ {
+        self.devices.iter().map(|(start, size, origin, _)| (*start, *size, *origin))
+    }
+
     /// The device that has all bytes of the access, and the access's offset in it.
     fn device(&self, gpa: Gpa, length: usize) -> Option<(u64, &SharedMmioDevice)> {
-        self.devices.iter().find_map(|(start, size, device)| {
+        self.devices.iter().find_map(|(start, size, _, device)| {
             let offset = gpa.0.checked_sub(start.0)?;
             let end = offset.checked_add(length as u64)?;
             (end <= *size).then_some((offset, device))
@@ -163,6 +199,10 @@ mod tests {
     struct Recorder(std::sync::Arc<Mutex<Vec<Vec<u8>>>>);
 
     impl PioDevice for Recorder {
+        fn name(&self) -> &'static str {
+            "test"
+        }
+
         fn read(&mut self, data: &mut [u8]) -> Result<Next> {
             data.fill(0xAB);
             Ok(Next::Resume)

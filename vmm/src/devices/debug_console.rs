@@ -24,6 +24,10 @@ impl DebugConsole {
 }
 
 impl PioDevice for DebugConsole {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
     fn read(&mut self, data: &mut [u8]) -> Result<Next> {
         data.fill(DEBUG_CONSOLE_PRESENT);
         Ok(Next::Resume)

@@ -10,6 +10,10 @@ use crate::next::{Next, StopReason};
 pub struct ExitPort;
 
 impl PioDevice for ExitPort {
+    fn name(&self) -> &'static str {
+        "exit"
+    }
+
     fn read(&mut self, data: &mut [u8]) -> Result<Next> {
         data.fill(0);
         Ok(Next::Resume)

@@ -22,6 +22,10 @@ impl MmioConsole {
 }
 
 impl MmioDevice for MmioConsole {
+    fn name(&self) -> &'static str {
+        "console"
+    }
+
     fn read(&mut self, _offset: u64, data: &mut [u8]) -> Result<Next> {
         data.fill(0);
         Ok(Next::Resume)

@@ -32,6 +32,8 @@ pub struct TestImage {
 pub struct GuestTest {
     /// Its place in the image's own list.
     pub index: usize,
+    /// Its function.
+    pub function: Gva,
     /// Its path, without the crate.
     pub name: String,
     /// The source file.
@@ -44,6 +46,8 @@ pub struct GuestTest {
     pub prints: String,
     /// The most exits that it causes, beside the one that ends it.
     pub max_exits: Option<u64>,
+    /// The most instructions that it executes.
+    pub max_instructions: Option<u64>,
     /// How long it takes at most.
     pub timeout: Option<Duration>,
     /// Whether it runs only when asked for.
@@ -187,12 +191,14 @@ impl<'a> Segments<'a> {
     fn test(&self, index: usize, record: &TestRecord) -> Result<GuestTest, TestListError> {
         Ok(GuestTest {
             index,
+            function: record.run,
             name: self.shown("the name of a test", record.name, record.name_size)?,
             file: self.shown("the file of a test", record.file, record.file_size)?,
             line: record.line,
             end: end(record)?,
             prints: self.text("what a test prints", record.prints, record.prints_size)?,
             max_exits: limit(record.max_exits),
+            max_instructions: limit(record.max_instructions),
             timeout: limit(record.timeout_ms).map(Duration::from_millis),
             is_ignored: record.ignored != 0,
         })

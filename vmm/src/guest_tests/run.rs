@@ -10,6 +10,7 @@ use crate::config::VmConfig;
 use crate::console::{Captured, Console};
 use crate::debug::Diagnosis;
 use crate::error::Result;
+use crate::guest_tests::budget;
 use crate::guest_tests::image::{GuestTest, TestImage};
 use crate::guest_tests::verdict::Verdict;
 use crate::next::StopReason;
@@ -40,12 +41,18 @@ pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Ver
         None => console,
     };
     let mut vm = Vm::build(config)?;
-    let report = vm.run()?;
+    let (report, instructions) = match test.max_instructions {
+        None => (vm.run()?, None),
+        Some(_) => {
+            let (report, instructions) = budget::run_and_count(&mut vm, test.function)?;
+            (report, Some(instructions))
+        }
+    };
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");
     }
-    let mut verdict = Verdict::of(test, report, printed, start.elapsed());
+    let mut verdict = Verdict::of(test, report, instructions, printed, start.elapsed());
     if !verdict.has_held() {
         verdict.diagnosis = explain(&vm, &verdict.report);
     }

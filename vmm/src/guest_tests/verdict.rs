@@ -18,6 +18,8 @@ pub struct Verdict {
     pub complaints: Vec<String>,
     /// How the run ended.
     pub report: RunReport,
+    /// How many instructions the test executed, when that was counted.
+    pub instructions: Option<u64>,
     /// Why it ended so, when that is not what the test promises.
     pub diagnosis: Option<Diagnosis>,
     /// What the guest printed.
@@ -29,14 +31,24 @@ pub struct Verdict {
 impl Verdict {
     /// Judges a run.
     #[must_use]
-    pub fn of(test: &GuestTest, report: RunReport, console: String, elapsed: Duration) -> Self {
+    pub fn of(
+        test: &GuestTest,
+        report: RunReport,
+        instructions: Option<u64>,
+        console: String,
+        elapsed: Duration,
+    ) -> Self {
         let wrong_end = wrong_end(test.end, &report.stop);
-        // A panic that nobody wanted prints, and those exits are nobody's fault.
+        // A panic that nobody wanted prints, and what that takes is nobody's fault.
         let max_exits = test.max_exits.filter(|_| wrong_end.is_none());
+        let most_instructions = test.max_instructions.filter(|_| wrong_end.is_none());
+        let too_many_instructions = too_many(most_instructions, instructions, "executed", "instructions");
         let missing_print = missing_print(&test.prints, &console);
-        let complaints = [wrong_end, missing_print, too_many_exits(max_exits, &report)].into_iter().flatten();
+        let too_many_exits = too_many(max_exits, Some(own_exits(&report)), "took", "exits");
+        let complaints =
+            [wrong_end, missing_print, too_many_exits, too_many_instructions].into_iter().flatten();
         let complaints = complaints.map(|what| format!("{}:{}: {what}", test.file, test.line)).collect();
-        Self { complaints, report, diagnosis: None, console, elapsed }
+        Self { complaints, report, instructions, diagnosis: None, console, elapsed }
     }
 
     /// Whether the test has kept what it promises.
@@ -63,14 +75,11 @@ fn missing_print(wanted: &str, console: &str) -> Option<String> {
     (!console.contains(wanted)).then(|| format!("the console does not hold {wanted:?}"))
 }
 
-fn too_many_exits(most: Option<u64>, report: &RunReport) -> Option<String> {
-    let exits = own_exits(report);
-    most.filter(|&most| exits > most).map(|most| {
-        format!(
-            "the test took {exits} exits, but at most {most} {} allowed",
-            if most == 1 { "is" } else { "are" }
-        )
-    })
+/// The complaint about a test that `did` more things than it may.
+fn too_many(most: Option<u64>, seen: Option<u64>, did: &str, things: &str) -> Option<String> {
+    let (most, seen) = (most?, seen?);
+    let are = if most == 1 { "is" } else { "are" };
+    (seen > most).then(|| format!("the test {did} {seen} {things}, but at most {most} {are} allowed"))
 }
 
 /// The exits that the test caused itself: not a signal's, and not the one that ends it, which every test has.
@@ -126,8 +135,9 @@ struct Kinds<'a>(&'a ExitCounts);
 
 impl fmt::Display for Kinds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let ExitCounts { pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal } =
-            self.0;
+        let ExitCounts {
+            pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal, ..
+        } = self.0;
         let kinds = [
             (pio_in, "pio_in"),
             (pio_out, "pio_out"),
@@ -153,12 +163,14 @@ mod tests {
     fn test() -> GuestTest {
         GuestTest {
             index: 0,
+            function: Gva(0x10_0000),
             name: "a::claim".into(),
             file: "a.rs".into(),
             line: 7,
             end: End::Exit(0),
             prints: String::new(),
             max_exits: None,
+            max_instructions: None,
             timeout: None,
             is_ignored: false,
         }
@@ -167,7 +179,7 @@ mod tests {
     fn verdict(test: &GuestTest, stop: StopReason, hypercalls: u64, console: &str) -> Verdict {
         let exits = ExitCounts { hypercall: hypercalls, pio_out: 1, interrupted: 3, ..ExitCounts::default() };
         let report = RunReport { stop, rip: None, panic: None, exits };
-        Verdict::of(test, report, console.into(), Duration::from_millis(2))
+        Verdict::of(test, report, Some(1000), console.into(), Duration::from_millis(2))
     }
 
     #[test]
@@ -176,6 +188,14 @@ mod tests {
         assert!(verdict(&test, StopReason::Exited { code: 0 }, 2, "").has_held());
         let complaints = verdict(&test, StopReason::Exited { code: 0 }, 3, "").complaints;
         assert_eq!(complaints, ["a.rs:7: the test took 3 exits, but at most 2 are allowed"]);
+    }
+
+    #[test]
+    fn instructions_are_a_budget_like_exits() {
+        let test = |most| GuestTest { max_instructions: Some(most), ..test() };
+        assert!(verdict(&test(1000), StopReason::Exited { code: 0 }, 0, "").has_held());
+        let complaints = verdict(&test(999), StopReason::Exited { code: 0 }, 0, "").complaints;
+        assert_eq!(complaints, ["a.rs:7: the test executed 1000 instructions, but at most 999 are allowed"]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! Console and log: what the guest says, and what it is told.
+//! Console, log and marks: what the guest says, and what it is told.
 
 use shared_abi::HypercallError;
-use shared_abi::hypercall::{LogLevel, MAX_LOG_TARGET, MAX_LOG_TEXT};
+use shared_abi::hypercall::{LogLevel, MAX_LOG_TARGET, MAX_LOG_TEXT, MAX_MARK_NAME};
 
 use super::{Context, Outcome};
 use crate::error::Result;
@@ -10,6 +10,7 @@ use crate::hypercall::Answer;
 use crate::input::Typed;
 use crate::log::LogRecord;
 use crate::next::Next;
+use crate::observe::Mark;
 use crate::output::Writer;
 
 /// At most so much is read at once: more than a terminal's line, and less than worth a second thought.
@@ -57,9 +58,18 @@ pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Re
     Ok(Outcome::Answer(answer))
 }
 
-/// Hands a record to the host's log.
+/// Tells the observer that a span begins.
+pub(super) fn mark_begin(context: &mut Context<'_>, name: GuestBuffer) -> Result<Answer> {
+    let name = context.space()?.read_text(name, MAX_MARK_NAME);
+    Ok(name.map(|name| {
+        context.observer.on_mark(&Mark::Begin(name));
+        0
+    }))
+}
+
+/// Hands a record to the host's log, and to the observer.
 pub(super) fn log(
-    context: &Context<'_>,
+    context: &mut Context<'_>,
     level: LogLevel,
     target: GuestBuffer,
     text: GuestBuffer,
@@ -71,6 +81,7 @@ pub(super) fn log(
     });
     Ok(record.map(|record| {
         context.machine.log(&record);
+        context.observer.on_log(&record);
         0
     }))
 }

@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::guest_space::{GuestBuffer, GuestSpace};
 use crate::machine::Machine;
 use crate::next::{Next, StopReason};
-use crate::observe::ExitCounts;
+use crate::observe::{ExitCounts, Mark, Observer};
 use crate::vcpu::Vcpu;
 
 /// What became of a call.
@@ -41,7 +41,7 @@ pub(crate) enum Outcome {
 pub(crate) struct Context<'a> {
     pub(crate) machine: &'a Machine,
     pub(crate) vcpu: &'a mut Vcpu,
-    pub(crate) exits: &'a ExitCounts,
+    pub(crate) observer: &'a mut (dyn Observer + 'a),
 }
 
 impl<'a> Context<'a> {
@@ -52,11 +52,11 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Answers the hypercall whose registers `vcpu` holds.
+/// Answers the hypercall whose registers `vcpu` holds. `observer` has counted the exits, and hears what was said.
 ///
 /// # Errors
 /// Only what the host cannot do. What is wrong with the call is an answer to the guest.
-pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<Next> {
+pub fn handle(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<Next> {
     if !machine.has_hypercalls {
         let port = ports::HYPERCALL;
         return Ok(Next::Stop(StopReason::UnclaimedPort { port, size: 4, written: None }));
@@ -66,18 +66,22 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, exits: &ExitCounts) -> Result<
         return Ok(next);
     }
     let outcome = match Hypercall::decode(&registers) {
-        Ok(call) => answer(call, &mut Context { machine, vcpu: &mut *vcpu, exits })?,
+        Ok(call) => answer(call, &mut Context { machine, vcpu: &mut *vcpu, observer: &mut *observer })?,
         Err(error) => Outcome::Answer(Err(error)),
     };
     match outcome {
         Outcome::Answer(answer) => {
+            observer.on_call(&registers, Some(answer));
             let (rax, rdi) = encode_answer(answer);
             vcpu.set_hypercall_answer(rax, rdi)?;
             let space = || GuestSpace::of(vcpu, &machine.memory);
             machine.journal().record(&registers, &answer, (rax, rdi), space);
             Ok(Next::Resume)
         }
-        Outcome::Stop(reason) => Ok(Next::Stop(reason)),
+        Outcome::Stop(reason) => {
+            observer.on_call(&registers, None);
+            Ok(Next::Stop(reason))
+        }
     }
 }
 
@@ -98,7 +102,7 @@ fn repeated(vcpu: &mut Vcpu, machine: &Machine, registers: &Registers) -> Result
 }
 
 fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
-    let (machine, exits) = (context.machine, context.exits);
+    let machine = context.machine;
     let buffer = |gva: Gva, size: u64| GuestBuffer { gva, size };
     let answer = match call {
         Hypercall::Exit { code } => return Ok(Outcome::Stop(StopReason::Exited { code: exit_code(code) })),
@@ -108,8 +112,8 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::ConsoleRead { buffer_gva, buffer_size, wait } => {
             return console::read(context, buffer(buffer_gva, buffer_size), wait);
         }
-        Hypercall::ExitCount => Ok(exits.total()),
-        Hypercall::ExitCountOf { kind } => Ok(count_of(exits, kind)),
+        Hypercall::ExitCount => Ok(context.observer.counts().total()),
+        Hypercall::ExitCountOf { kind } => Ok(count_of(context.observer.counts(), kind)),
         Hypercall::Translate { gva, answer_gva } => space::translate(context, gva, answer_gva)?,
         Hypercall::MonotonicTime => time::monotonic(),
         Hypercall::WallTime => time::wall(),
@@ -125,6 +129,13 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         }
         Hypercall::OpenChannel { channel, ring_gva, ring_size } => {
             machine.open_channel(channel, buffer(ring_gva, ring_size), context.vcpu)?
+        }
+        Hypercall::MarkBegin { name_gva, name_size } => {
+            console::mark_begin(context, buffer(name_gva, name_size))?
+        }
+        Hypercall::MarkEnd => {
+            context.observer.on_mark(&Mark::End);
+            Ok(0)
         }
         Hypercall::FileOpen { path_gva, path_size, flags } => {
             let space = context.space()?;

@@ -23,12 +23,27 @@ pub struct ExitCounts {
     pub halt: u64,
     /// Signals, which are no doing of the guest.
     pub interrupted: u64,
-    /// Everything that ends a guest badly, and the stops of a debugger.
+    /// Everything that ends a guest badly.
     pub fatal: u64,
+    /// Stops that a debugger asked for: no doing of the guest, and not among all exits.
+    pub debug: u64,
 }
 
 impl ExitCounts {
-    /// All exits.
+    /// No exits.
+    pub const NONE: Self = Self {
+        pio_in: 0,
+        pio_out: 0,
+        hypercall: 0,
+        mmio_read: 0,
+        mmio_write: 0,
+        halt: 0,
+        interrupted: 0,
+        fatal: 0,
+        debug: 0,
+    };
+
+    /// All exits that happen without a debugger, too.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.pio_in
@@ -52,8 +67,8 @@ impl Observer for ExitCounts {
             Exit::MmioWrite { .. } => &mut self.mmio_write,
             Exit::Halt => &mut self.halt,
             Exit::Interrupted => &mut self.interrupted,
+            Exit::Debug(_) => &mut self.debug,
             Exit::TripleFault
-            | Exit::Debug(_)
             | Exit::EmulationFailure(_)
             | Exit::InternalError { .. }
             | Exit::EntryFailed { .. }

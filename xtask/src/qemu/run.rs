@@ -14,30 +14,26 @@ use second_kvm::{Job, Order, Stream};
 use super::kernel::Choice;
 use super::link::Link;
 use super::machine::{self, Machine, Terminal};
+use crate::request::Request;
 use crate::workspace::{self, Profile};
 
 /// Options of the VMM whose value is a path that would have to exist in the machine.
-const NEED_FILES_OF_THE_HOST: [&str; 2] = ["--core", "--dir"];
+const NEED_FILES_OF_THE_HOST: &[&str] =
+    &["--core", "--dir", "--gdb", "--json-report", "--report", "--stats-json", "--timeline", "--trace-file"];
 
-/// Runs `vmm run` with these options, image and guest arguments (with `--` before them) on `kvm_amd` in QEMU.
+/// Runs the VMM's command `name` with what `request` says and `image` on `kvm_amd` in QEMU.
 ///
 /// stdin, stdout, stderr, Ctrl-C and the exit code are those of the VMM inside.
 ///
 /// # Errors
 /// When something cannot be built, there is no QEMU, or the machine does not come up.
-pub fn run(
-    linux: &Choice,
-    profile: Profile,
-    options: &[OsString],
-    image: &Path,
-    guest_part: &[OsString],
-) -> Result<ExitCode> {
+pub(crate) fn run(name: &str, request: &Request, image: &Path) -> Result<ExitCode> {
     let image_inside = image_inside(image);
-    let mut words: Vec<OsString> = vec!["run".into()];
-    words.extend_from_slice(options);
-    words.push(image_inside.clone().into());
-    words.extend_from_slice(guest_part);
-    vmm(linux, profile, words, Some((image_inside.display().to_string(), image.to_owned())))
+    let mut words: Vec<OsString> = vec![name.into(), image_inside.clone().into()];
+    words.extend_from_slice(&request.vmm_options);
+    words.extend_from_slice(&request.guest_part);
+    let file = (image_inside.display().to_string(), image.to_owned());
+    vmm(&request.kvm.linux, request.profile, words, Some(file))
 }
 
 /// Runs `vmm` with these words on `kvm_amd` in QEMU, where `file` is at the path beside it.

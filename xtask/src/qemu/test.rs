@@ -19,18 +19,20 @@ use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
 
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
-const NEED_THIS_COMPUTER: [(&str, &str); 13] = [
+const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("add_a_hypercall::", "needs cargo and the sources"),
     ("core_file::a_core_file_that_finds_no_room", "needs a shell"),
     ("core_file::gdb::", "needs gdb"),
     ("documents::", "needs cargo and the sources"),
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
+    ("explain::every_line_of_source_holds_its_step", "needs the sources"),
     ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
     ("foreign_images::", "needs a C compiler"),
     ("guest_tests::", "needs cargo and the sources"),
     ("images::more_memory_than_the_host_gives_is_named", "needs a shell"),
     ("images::what_is_no_file_is_refused", "needs mkfifo"),
     ("invariants::", "needs the sources"),
+    ("report_page::", "needs Chromium"),
     ("second_kvm::", "needs QEMU"),
     ("xtask_commands::", "needs cargo and the sources"),
 ];
@@ -124,7 +126,7 @@ impl Suite {
             return Vec::new();
         }
         let wanted = self.tests.iter().filter(|test| filter.is_none_or(|filter| test.contains(filter)));
-        let need = |test: &String| NEED_THIS_COMPUTER.into_iter().find(|(part, _)| test.contains(part));
+        let need = |test: &String| NEED_THIS_COMPUTER.iter().copied().find(|(part, _)| test.contains(part));
         wanted.filter_map(|test| Some((test.as_str(), need(test)?))).collect()
     }
 

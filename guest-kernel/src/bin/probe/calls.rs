@@ -3,7 +3,7 @@
 use guest_kernel::hypercall::{
     self, ExitKind, Hypercall, HypercallError, call, console_write, exit_count, exit_count_of,
 };
-use guest_kernel::{Gva, arguments, boot_info, println, println_raw};
+use guest_kernel::{Gva, arguments, boot_info, mark, println, println_raw};
 use shared_abi::hypercall::LogLevel;
 use shared_abi::layout;
 
@@ -22,6 +22,10 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("random", random),
     ("arguments-by-call", arguments_by_call),
     ("log", log),
+    ("log-words", || arguments().skip(1).for_each(log_word)),
+    ("marks", marks),
+    ("open-marks", || (0..number()).for_each(|_| mark::begin("never ended"))),
+    ("unbegun-marks", || (0..number()).for_each(|_| mark::end())),
     ("misuse", misuse),
     ("raw-calls", raw_calls),
     ("hostile", hostile),
@@ -42,6 +46,11 @@ fn echo() {
             Err(error) => panic!("{error:?}"),
         }
     }
+}
+
+/// Adds a word to the host's log as it is, whatever it has.
+fn log_word(word: &str) {
+    hypercall::log(LogLevel::Info, "words", word).expect("a log");
 }
 
 fn try_read() {
@@ -82,6 +91,22 @@ fn log() {
     hypercall::log(LogLevel::Debug, "probe", "only for who asks").expect("a log");
     println!("{:?}", hypercall::log(LogLevel::Info, "probe", text_of(5000)));
 }
+
+/// Spans in spans, a record in the inner one, and a name that is no text.
+fn marks() {
+    let _outer = mark::span("outer");
+    {
+        let _inner = mark::span("inner \"quoted\"");
+        hypercall::log(LogLevel::Info, "probe", "inside both").expect("a log");
+    }
+    mark::begin("by hand");
+    mark::end();
+    let name_gva = Gva(NO_TEXT.as_ptr() as u64);
+    println!("{:?}", call(Hypercall::MarkBegin { name_gva, name_size: NO_TEXT.len() as u64 }));
+    println!("{:?}", call(Hypercall::MarkBegin { name_gva, name_size: u64::MAX }));
+}
+
+static NO_TEXT: [u8; 2] = [0xFF, 0xFE];
 
 /// Text of `size` bytes that nobody wrote: the zeros of unused RAM.
 fn text_of(size: usize) -> &'static str {
@@ -154,8 +179,8 @@ fn hostile() {
     let mut done = 0u64;
     for _ in 0..number() {
         let call_number = match chance.next() % 40 {
-            // Exit would end it, and reading could wait for ever: the host has given it no input.
-            1 => 4,
+            // Exit and a told exception would end it.
+            1 | 28 => 4,
             other => other,
         };
         let (rax, rdi) = ring(call_number, [(); 6].map(|()| chance.word()));

@@ -1,39 +1,16 @@
-//! `cargo xtask lab`: measures something on the user's own machine and shows it as a table.
+//! `cargo xtask lab console`: the ways for text out of a guest, each with its exits and its time.
+//!
+//! The guest's half is `guest-kernel/src/bin/lab_console.rs`.
 
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use clap::Subcommand;
 use serde::Serialize;
 
 use crate::guest;
 use crate::workspace::{self, Profile};
-
-/// What can be measured.
-#[derive(Clone, Debug, Subcommand)]
-pub enum Lab {
-    /// The ways for text out of a guest: exits and time of the same 4 KiB by each of them.
-    Console {
-        /// How often each way is measured.
-        #[arg(long, default_value_t = 10)]
-        runs: u32,
-        /// Print the table as JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
-
-/// Runs one laboratory.
-///
-/// # Errors
-/// When something cannot be built, started or understood.
-pub fn run(lab: &Lab) -> Result<ExitCode> {
-    match lab {
-        Lab::Console { runs, json } => console(*runs, *json),
-    }
-}
 
 /// Bytes of the text that the guest sends each way.
 const TEXT_SIZE: u64 = 4096;
@@ -51,7 +28,11 @@ struct Way {
     missing: Option<String>,
 }
 
-fn console(runs: u32, json: bool) -> Result<ExitCode> {
+/// Measures each way `runs` times.
+///
+/// # Errors
+/// When something cannot be built, started or understood.
+pub(super) fn run(runs: u32, json: bool) -> Result<ExitCode> {
     let image = guest::build("lab_console", Profile::Release)?;
     let vmm = workspace::build_vmm(Profile::Release)?;
     eprintln!(

@@ -1,4 +1,12 @@
-//! `RunReport`: how a run ended, and what was observed.
+//! `RunReport`: how a run ended, and what was observed; `HtmlReport`: the same run as a page.
+
+mod exits;
+mod html;
+mod map;
+mod page;
+mod registers;
+
+pub use html::{HtmlReport, Recording};
 
 use std::fmt::{self, Write};
 

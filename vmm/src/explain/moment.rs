@@ -1,0 +1,82 @@
+//! `Moment`: the state of a machine that is looked at, at its start or where it stopped, and which tables it had then.
+//!
+//! A vCPU that died of a triple fault may have been reset (kvm_amd does that, kvm_pvm does not): paging is off, RIP is
+//! 0xfff0, and CR3 tells nothing. Then the tables of the start are the best there is, and the explanation says so.
+
+use serde::Serialize;
+
+use super::rules::Rules;
+use super::tables::{Limits, Scan, read_table, scan};
+use super::words::Hex;
+use crate::debug::CpuState;
+use crate::error::Result;
+use crate::vm::Vm;
+use x86_64::registers::control::EferFlags;
+
+/// When a machine is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum When {
+    /// Before the first instruction.
+    Start,
+    /// After the guest stopped.
+    Stop,
+}
+
+/// The page tables that a machine uses, and how its CPU reads them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Moment {
+    /// When that was.
+    pub when: When,
+    /// CR3.
+    pub cr3: Hex,
+    /// Why these are the tables of the start although the machine has stopped, if they are.
+    pub note: Option<String>,
+    #[serde(skip)]
+    pub(super) rules: Option<Rules>,
+}
+
+/// Where a CPU continues after a reset (Intel SDM vol. 3A, table 10-1).
+const RESET_RIP: u64 = 0xFFF0;
+
+impl Moment {
+    /// The machine as it is now, which is `when`.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`](crate::Error::Kvm), when the registers cannot be read.
+    pub fn of(vm: &Vm, when: When) -> Result<Self> {
+        Ok(Self::from_state(vm, when, &vm.cpu_state()?))
+    }
+
+    fn from_state(vm: &Vm, when: When, cpu: &CpuState) -> Self {
+        let no_execute = cpu.special.efer & EferFlags::NO_EXECUTE_ENABLE.bits() != 0;
+        let now = Rules { address_bits: vm.address_bits(), no_execute };
+        let first = vm.map().page_tables().start.0;
+        let reset = cpu.general.rip == RESET_RIP;
+        match cpu.page_tables() {
+            Some(cr3) if !reset => Self { when, cr3: Hex(cr3), note: None, rules: Some(now) },
+            _ => {
+                let why = if reset { "the vCPU was reset when it died" } else { "paging is off now" };
+                let note = format!("{why}: these are the tables that CR3 pointed to at the start");
+                Self {
+                    when,
+                    cr3: Hex(first),
+                    note: Some(note),
+                    rules: Some(Rules { no_execute: true, ..now }),
+                }
+            }
+        }
+    }
+
+    /// How the CPU reads entries.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        self.rules.unwrap_or(Rules::WIDEST)
+    }
+
+    /// All tables of this moment.
+    #[must_use]
+    pub fn scan(&self, vm: &Vm) -> Scan {
+        scan(self.cr3.0, self.rules(), Limits::default(), |gpa| read_table(vm.memory(), gpa))
+    }
+}
