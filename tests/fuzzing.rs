@@ -22,10 +22,11 @@ fn no_file_of_the_corpus_makes_its_target_panic() {
     for target in TARGETS.iter().filter(|target| !target.is_hidden) {
         let files = corpus::read(&corpora().join(target.name)).expect("readable");
         assert!(!files.is_empty(), "{} has no corpus", target.name);
-        let inputs = files.into_iter().map(|(path, input)| (path.display().to_string(), input));
-        let seeds = (target.seeds)().into_iter().map(|input| ("a seed".to_owned(), input));
-        for (name, input) in inputs.chain(seeds) {
-            assert!(input.len() <= MAX_FILE_SIZE, "{name} has {} bytes", input.len());
+        let inputs =
+            files.into_iter().map(|(path, input)| (path.display().to_string(), input, MAX_FILE_SIZE));
+        let seeds = (target.seeds)().into_iter().map(|input| ("a seed".to_owned(), input, target.max_size));
+        for (name, input, limit) in inputs.chain(seeds) {
+            assert!(input.len() <= limit, "{name} has {} bytes", input.len());
             run_once(target, &input).unwrap_or_else(|failure| panic!("{name}: {}", failure.message));
         }
     }

@@ -152,7 +152,7 @@ impl Symbols {
         let mut frames = dwarf.and_then(|dwarf| dwarf_frames(dwarf, gva)).unwrap_or_default();
         if let Some(function) = frames.last_mut() {
             if function.line.is_none() {
-                self.place_of_start(function, gva);
+                self.place_before(function, gva);
             }
             return frames;
         }
@@ -160,12 +160,15 @@ impl Symbols {
         function.map(|name| Frame { function: Some(name), ..Frame::default() }).into_iter().collect()
     }
 
-    /// Gives `function`, which holds `gva`, the place where it starts: of some code that a compiler adds, such as what
-    /// touches the pages of a large frame, no line is told.
-    fn place_of_start(&self, function: &mut Frame, gva: Gva) {
-        let start = self.function_at(gva).map(|(_, offset)| Gva(gva.0 - offset));
-        let frames = start.and_then(|start| dwarf_frames(self.dwarf.as_ref()?, start));
-        if let Some(Frame { file, line, column, .. }) = frames.and_then(|mut frames| frames.pop()) {
+    /// Gives `function`, which holds `gva`, the place that the code before it has: of some code that a compiler adds,
+    /// such as what touches the pages of a large frame, no line is told.
+    fn place_before(&self, function: &mut Frame, gva: Gva) {
+        /// Bytes that are looked at before it.
+        const MAX_DISTANCE: u64 = 64;
+        let Some((_, offset)) = self.function_at(gva) else { return };
+        let frame = |back: u64| dwarf_frames(self.dwarf.as_ref()?, Gva(gva.0 - back))?.pop();
+        let before = (1..=offset.min(MAX_DISTANCE)).filter_map(frame).find(|frame| frame.line.is_some());
+        if let Some(Frame { file, line, column, .. }) = before {
             *function = Frame { file, line, column, ..std::mem::take(function) };
         }
     }
