@@ -4,13 +4,11 @@
 //! that a test made up. It follows the Intel SDM vol. 3A, 4.5, with four levels; the format of the entries is drawn in
 //! [`boot::page_tables`](crate::boot::page_tables). Unlike a CPU it sets no accessed and dirty bits.
 //!
-//! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why;
-//! [`runs`] finds all that is mapped.
+//! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why. All that tables
+//! map is found by [`explain::scan`](crate::explain::scan).
 
-mod runs;
 mod trace;
 
-pub use runs::{Run, Runs, ScanLimits, TableWords, runs};
 pub use trace::{Level, WalkStep, WalkTrace, trace};
 
 use shared_abi::{Gpa, Gva};

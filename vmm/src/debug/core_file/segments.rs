@@ -5,8 +5,8 @@
 
 use shared_abi::{Gpa, Gva};
 
+use crate::explain::{Limits, MappedRun, Rules, read_table, scan};
 use crate::memory::GuestMemory;
-use crate::page_walk::{self, Run, ScanLimits, TableWords};
 use crate::touched::Extent;
 
 /// Consecutive virtual addresses that show consecutive bytes of the file, or zeros.
@@ -42,8 +42,8 @@ impl Segments {
         let mut segments = Self::default();
         match cr3 {
             Some(cr3) => {
-                let found = page_walk::runs(cr3, ScanLimits::DEFAULT, |table| words(memory, table));
-                segments.are_cut = found.is_cut;
+                let found = scan(cr3, Rules::WIDEST, Limits::default(), |table| read_table(memory, table));
+                segments.are_cut = found.cut.is_some();
                 found.runs.iter().for_each(|run| ram.add_parts(Segment::of(run), &mut segments));
             }
             None => ram.add_parts(Segment::EVERYTHING, &mut segments),
@@ -122,14 +122,14 @@ impl Segment {
         is_executable: true,
     };
 
-    fn of(run: &Run) -> Self {
+    fn of(run: &MappedRun) -> Self {
         Self {
-            gva: run.gva,
-            gpa: run.mapping.gpa,
-            size: run.size,
+            gva: Gva(run.gva.start),
+            gpa: Gpa(run.gpa.0),
+            size: run.gva.size,
             stored_at: None,
-            is_writable: run.mapping.writable,
-            is_executable: run.mapping.executable,
+            is_writable: run.rights.writable,
+            is_executable: run.rights.executable,
         }
     }
 
@@ -141,12 +141,6 @@ impl Segment {
         let gva = Gva(self.gva.0.wrapping_add(start.0 - self.gpa.0));
         Some(Self { gva, gpa: start, size, ..self })
     }
-}
-
-fn words(memory: &GuestMemory, table: Gpa) -> Option<TableWords> {
-    let mut words = [0_u64; 512];
-    memory.read(table, object::pod::bytes_of_slice_mut(&mut words)).ok()?;
-    Some(words.map(u64::from_le))
 }
 
 #[cfg(test)]
