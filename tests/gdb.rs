@@ -273,7 +273,9 @@ fn monitor_commands_are_answered() {
     let debugged = gdb("return", &commands);
     // gdb writes what the target says to stderr.
     let shown = debugged.gdb.stdout.clone() + &debugged.gdb.stderr;
-    for part in ["hypercalls", "page tables", "maps a page of 4 KiB", "the guest stands at RIP 0x100000"] {
+    for part in
+        ["hypercalls", "PML4, where CR3 points", "maps a page of 4 KiB", "the guest stands at RIP 0x100000"]
+    {
         assert!(shown.contains(part), "{part}: {shown}");
     }
 }

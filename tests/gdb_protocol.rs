@@ -318,8 +318,9 @@ fn monitor_tells_what_the_vmm_knows() {
     }
     assert!(client.monitor("walk 0x100000").contains("maps a page of 4 KiB"));
     assert!(client.monitor("walk 0").contains("not present"));
-    assert!(client.monitor("walk nowhere").contains("not an address"));
-    assert!(client.monitor("map").contains("stack"));
+    assert!(client.monitor("walk nowhere").contains("neither an address nor a function"));
+    assert!(client.monitor("walk _start").contains("maps a page of 4 KiB"));
+    assert!(client.monitor("map").contains("PML4, where CR3 points"));
     assert!(client.monitor("explain").contains("_start"));
     assert!(client.monitor("frobnicate").contains("unknown"));
     session.hang_up();

@@ -7,13 +7,13 @@ use shared_abi::Gva;
 
 use super::target::Guest;
 use crate::error::Result;
+use crate::explain::{MemoryMap, Walk, When};
 use crate::observe::Observer;
-use crate::page_walk;
 
 const HELP: &str = "\
 monitor exits       how often the guest has exited, by kind
-monitor map         what was put where in guest memory at start
-monitor walk ADDR   how the page tables translate an address
+monitor map         what lies where in guest memory, with which rights
+monitor walk ADDR   how the page tables translate an address, or a function's
 monitor explain     why the guest stands, and where
 monitor abilities   what this host's KVM can do for a debugger";
 
@@ -26,10 +26,10 @@ impl MonitorCmd for Guest<'_> {
         let words: Vec<&str> = command.split_whitespace().collect();
         let text = match words.as_slice() {
             ["exits"] => self.exits(),
-            ["map"] => self.regions(),
-            ["walk", address] => match parse(address) {
-                Some(gva) => self.walk(gva)?,
-                None => format!("`{address}` is not an address"),
+            ["map"] => MemoryMap::of(self.session.vm(), When::Stop, false)?.render(false),
+            ["walk", word] => match self.address(word) {
+                Some(gva) => Walk::of(self.session.vm(), When::Stop, gva)?.to_string(),
+                None => format!("`{word}` is neither an address nor a function"),
             },
             ["explain"] => self.explain()?,
             ["abilities"] => self.abilities()?.to_string(),
@@ -61,8 +61,9 @@ impl Guest<'_> {
             ("MMIO writes", counts.mmio_write),
             ("halts", counts.halt),
             ("signals", counts.interrupted),
-            ("fatal exits and debugger's stops", counts.fatal),
+            ("fatal exits", counts.fatal),
             ("all", counts.total()),
+            ("stops for the debugger", counts.debug),
         ];
         rows.iter().fold(String::new(), |mut text, (name, count)| {
             let _ = writeln!(text, "{count:>10}  {name}");
@@ -70,31 +71,9 @@ impl Guest<'_> {
         })
     }
 
-    fn regions(&self) -> String {
-        self.session.vm().map().regions().iter().fold(String::new(), |mut text, region| {
-            let (start, end) = (region.start, region.end);
-            let _ = writeln!(text, "{start}..{end}  {}  {}", region.rights, region.kind.name());
-            text
-        })
-    }
-
-    fn walk(&self, gva: Gva) -> Result<String> {
-        let Some(cr3) = self.vcpu().page_tables()? else {
-            return Ok(format!("paging is off: {gva} is GPA {gva}"));
-        };
-        let trace = page_walk::trace(cr3, gva, |gpa| self.memory.read_u64(gpa).ok());
-        let steps = trace
-            .steps
-            .iter()
-            .map(|step| match step.entry {
-                Some(entry) => format!("{step} at GPA {} is {entry:#018x}\n", step.entry_gpa),
-                None => format!("{step} at GPA {} is not in RAM\n", step.entry_gpa),
-            })
-            .collect::<String>();
-        Ok(match trace.end {
-            Ok(mapping) => format!("{steps}{gva} is GPA {}: {}", mapping.gpa, trace.reason()),
-            Err(_) => format!("{steps}{gva} is not mapped: {}", trace.reason()),
-        })
+    /// The address that a word means: a number, or the name of a function.
+    fn address(&self, word: &str) -> Option<Gva> {
+        parse(word).or_else(|| self.symbols().address_of(word))
     }
 
     fn explain(&self) -> Result<String> {
