@@ -38,6 +38,7 @@ mod report;
 mod report_page;
 mod second_kvm;
 mod stopping;
+mod streams;
 mod timeline;
 mod walk;
 mod xtask_commands;

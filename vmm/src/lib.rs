@@ -42,6 +42,7 @@ pub mod explain;
 pub mod features;
 pub mod guest_space;
 pub mod guest_tests;
+mod harmless;
 pub mod hypercall;
 pub mod input;
 pub mod log;

@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod ctrl_c;
+mod say;
 
 use std::process::ExitCode;
 

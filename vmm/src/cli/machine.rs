@@ -10,6 +10,8 @@ use vmm::{
     VmConfig,
 };
 
+use crate::say::say;
+
 /// The machine, the guest in it, and who talks to it: what every command has that boots one.
 #[derive(Args, Debug)]
 pub(crate) struct Machine {
@@ -131,7 +133,7 @@ fn log_to_stderr(word: LogWord) -> Log {
     let least = word as u64;
     Log::to(move |record| {
         if record.level as u64 <= least {
-            eprintln!("guest: {record}");
+            say!("guest: {record}");
         }
     })
 }
@@ -172,7 +174,8 @@ pub(super) fn parse_time(text: &str) -> Result<Duration, String> {
     if seconds <= 0.0 || seconds > YEAR_SECONDS {
         return Err(format!("`{text}` is not between 0 and one year"));
     }
-    Ok(Duration::from_secs_f64(seconds))
+    // At least what the clock can tell.
+    Ok(Duration::from_secs_f64(seconds).max(Duration::from_nanos(1)))
 }
 
 const YEAR_SECONDS: f64 = 365.0 * 24.0 * 3600.0;

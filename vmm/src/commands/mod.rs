@@ -21,6 +21,7 @@ use vmm::guest_tests::TestImage;
 use vmm::next::process;
 
 use crate::cli::{Cli, Command};
+use crate::say::say;
 
 /// Does what was typed.
 pub(crate) fn execute(command: Command) -> ExitCode {
@@ -33,11 +34,13 @@ pub(crate) fn execute(command: Command) -> ExitCode {
         Command::Runner { image, words } => run_built(image, words),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Contract => {
-            print!("{}", Note::THIS.text());
+            print_text(Note::THIS.text().trim_end());
             ExitCode::SUCCESS
         }
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vmm", &mut script);
+            print_text(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
     }
@@ -65,15 +68,23 @@ fn print_json(data: &impl serde::Serialize) {
     print_text(&json);
 }
 
-/// Prints text and a newline; a reader that has gone away, such as `head`, is no failure.
+/// Prints text and a newline; a reader that has gone away, such as `head`, is no failure. Whatever else is one ends the
+/// program.
 fn print_text(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            say!("vmm: cannot write to stdout: {error}");
+            std::process::exit(process::HOST_FAILED.into());
+        }
+        _ => {}
+    }
 }
 
 fn failed(error: &Error) -> ExitCode {
-    eprintln!("vmm: {}", chain(error));
+    say!("vmm: {}", chain(error));
     if matches!(error, Error::OpenKvm(_) | Error::ApiVersion(_)) {
-        eprintln!("\n{}", vmm::doctor::examine());
+        say!("\n{}", vmm::doctor::examine());
     }
     ExitCode::from(process::HOST_FAILED)
 }
@@ -86,6 +97,7 @@ fn chain(error: &Error) -> String {
         line.push_str(&format!(": {error}"));
         cause = error.source();
     }
-    // A file name may hold a line break.
-    line.replace('\n', "\\n")
+    // A file name may hold anything.
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    line.chars().map(shown).collect()
 }

@@ -14,6 +14,7 @@ use vmm::guest_tests::{self, GuestTest, Options, TestImage, TestListError};
 use vmm::{Error, Result};
 
 use crate::cli::Test;
+use crate::say::say;
 
 /// Runs the tests that are asked for. That some fail is the exit code, which is libtest's.
 ///
@@ -47,7 +48,7 @@ pub(super) fn run(arguments: Test) -> Result<ExitCode> {
         let file = results_file(lcov, path, "lcov");
         let written = std::fs::write(&file, coverage.to_lcov());
         written.map_err(|source| Error::TestResults { path: file.clone(), source })?;
-        eprintln!("vmm: the tests reach {}: {}", coverage.summary(), file.display());
+        say!("vmm: the tests reach {}: {}", coverage.summary(), file.display());
     }
     Ok(conclusion.exit_code())
 }

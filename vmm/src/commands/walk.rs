@@ -10,6 +10,7 @@ use vmm::next::process;
 use super::map::machine_at;
 use crate::cli::{self, Address};
 use crate::commands::{failed, print_json, print_text};
+use crate::say::say;
 
 /// Shows the walks; the exit code says whether they could be made.
 pub(super) fn walk(arguments: cli::Walk) -> ExitCode {
@@ -23,7 +24,7 @@ pub(super) fn walk(arguments: cli::Walk) -> ExitCode {
     {
         Ok(addresses) => addresses,
         Err(unknown) => {
-            eprintln!("vmm: {unknown}");
+            say!("vmm: {unknown}");
             return ExitCode::from(process::USAGE);
         }
     };

@@ -51,13 +51,13 @@ impl Landmarks<'_> {
         if gva.0 < NULL_END {
             return Landmark::new("page 0: null dereference", Some(hints::NULL));
         }
-        if gva.0 >= NEGATIVE_START {
+        let mapped = state.space(self.memory).translate(gva).map(|mapping| mapping.gpa);
+        if gva.0 >= NEGATIVE_START && mapped.is_none() {
             return Landmark::new(
                 "just below the end of all addresses: a null pointer minus something",
                 Some(hints::NULL),
             );
         }
-        let mapped = state.space(self.memory).translate(gva).map(|mapping| mapping.gpa);
         match mapped {
             Some(gpa) if gpa.0 != gva.0 => {
                 let Landmark { what, hint } = self.at_gpa(gpa, gva, state);

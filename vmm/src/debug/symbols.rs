@@ -11,6 +11,8 @@ use object::read::elf::{ElfFile64, FileHeader as _};
 use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use shared_abi::Gva;
 
+use crate::harmless::is_harmless;
+
 use super::dwarf::{self, Bytes};
 
 /// How much an image tells about its addresses.
@@ -235,7 +237,7 @@ fn sections(elf: &ElfFile64<'_, LittleEndian>) -> Vec<Section> {
         Some(Section {
             start: section.address(),
             size: section.size(),
-            name: section.name().ok()?.to_owned(),
+            name: printable(section.name().ok()?),
         })
     };
     of_memory.filter_map(section).collect()
@@ -326,7 +328,7 @@ const MAX_NAME: usize = 1000;
 
 /// Text of an image as it may be shown: on one line, moving no cursor, of bounded length.
 fn printable(text: &str) -> String {
-    let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+    let shown = |c: char| if is_harmless(c) { c } else { char::REPLACEMENT_CHARACTER };
     text.chars().take(MAX_NAME).map(shown).collect()
 }
 

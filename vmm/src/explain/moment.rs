@@ -52,10 +52,10 @@ impl Moment {
         let no_execute = cpu.special.efer & EferFlags::NO_EXECUTE_ENABLE.bits() != 0;
         let now = Rules { address_bits: vm.address_bits(), no_execute };
         let first = vm.map().page_tables().start.0;
-        let reset = cpu.general.rip == RESET_RIP;
         match cpu.page_tables() {
-            Some(cr3) if !reset => Self { when, cr3: Hex(cr3), note: None, rules: Some(now) },
-            _ => {
+            Some(cr3) => Self { when, cr3: Hex(cr3), note: None, rules: Some(now) },
+            None => {
+                let reset = cpu.general.rip == RESET_RIP;
                 let why = if reset { "the vCPU was reset when it died" } else { "paging is off now" };
                 let note = format!("{why}: these are the tables that CR3 pointed to at the start");
                 Self {

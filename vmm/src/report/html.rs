@@ -84,7 +84,10 @@ impl HtmlReport {
         let (symbols, moment) = (vm.symbols(), Moment::of(vm, When::Stop)?);
         let mut map = MemoryMap::of(vm, When::Stop, false)?;
         let map_is_cut = map.rows.len() > MAX_ROWS;
-        map.rows.truncate(MAX_ROWS);
+        if map_is_cut {
+            map.rows.truncate(MAX_ROWS);
+            map.cut.get_or_insert(format!("there are more than {MAX_ROWS} rows: the others were left out"));
+        }
         let mut summary = recording.stats.summary(&symbols);
         exits::cut(&mut summary);
         Ok(Self {

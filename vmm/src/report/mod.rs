@@ -12,6 +12,7 @@ use std::fmt::{self, Write};
 
 use shared_abi::{Gva, exit_code};
 
+use crate::harmless::is_harmless;
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
 
@@ -99,7 +100,7 @@ struct Escaped<'a>(&'a str);
 impl fmt::Display for Escaped<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.chars().try_for_each(|c| {
-            if c.is_control() { write!(f, "{}", c.escape_default()) } else { f.write_char(c) }
+            if is_harmless(c) { f.write_char(c) } else { write!(f, "{}", c.escape_default()) }
         })
     }
 }

@@ -245,7 +245,10 @@ fn registers(vm: &Vm, now: &CpuState, report: &RunReport) -> CpuState {
     let mut cpu = *now;
     match &report.stop {
         StopReason::Exception(frame) => return CpuState::interrupted(frame, now),
-        StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } | StopReason::Halted { .. } => {
+        StopReason::Exited { .. }
+        | StopReason::UnclaimedPort { .. }
+        | StopReason::UnclaimedMmio { .. }
+        | StopReason::Halted { .. } => {
             let shown = vm.diagnose(report).registers;
             cpu.general.rip = shown.and_then(|registers| registers.get("rip")).unwrap_or(cpu.general.rip);
         }

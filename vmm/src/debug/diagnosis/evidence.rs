@@ -148,6 +148,7 @@ impl Evidence<'_> {
             vector::DE => hints_of::DIVISION,
             vector::UD => hints_of::INVALID,
             vector::GP if chain.first().why.contains("no multiple of") => hints_of::MISALIGNED,
+            vector::GP if chain.first().why.contains("not canonical") => hints_of::WILD,
             vector::GP => hints_of::PROTECTION,
             vector::DF if self.state.special.idt.limit == 0 => hints_of::NO_IDT,
             _ => return None,
@@ -269,7 +270,9 @@ mod hints_of {
     pub(super) const INVALID: &str = "an instruction of this kind is unreachable code that was reached, or needs a CPU feature that is off";
     pub(super) const MISALIGNED: &str = "align the address; if it is on the stack, RSP was no multiple of 16 when the first function was called";
     pub(super) const PROTECTION: &str =
-        "the note in brackets says which rule was broken: Intel SDM vol. 3A, 6.15";
+        "the first line says which rule was broken; Intel SDM vol. 3A, 6.15, has all of them";
+    pub(super) const WILD: &str =
+        "the pointer holds no address: look for one that was overwritten, or never set";
     pub(super) const NO_IDT: &str = "load an IDT (lidt) to learn of exceptions in the guest itself";
     pub(super) const MALFORMED: &str =
         "the entry is none that the CPU knows: Intel SDM vol. 3A, 4.5, draws the bits that must be 0";

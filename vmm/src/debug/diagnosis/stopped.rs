@@ -62,7 +62,7 @@ pub(super) fn diagnose(evidence: &Evidence<'_>) -> Diagnosis {
 /// What a guest was about that went on and on.
 fn tell_loop(evidence: &Evidence<'_>, diagnosis: &mut Diagnosis, state: &CpuState) {
     let Some(Loop { start, end, is_idle }) = Loop::around(evidence, state) else { return };
-    let size = end.0 - start.0;
+    let size = end.0.saturating_sub(start.0);
     diagnosis.facts.push(if is_idle {
         format!("it spins at {start}: a loop of {size} bytes that changes nothing")
     } else {
@@ -88,7 +88,8 @@ impl Loop {
     fn around(evidence: &Evidence<'_>, state: &CpuState) -> Option<Self> {
         let rip = state.rip();
         let (start, end) = closing_jump(evidence, state, rip)?;
-        let is_around = start <= rip && end.0 - start.0 <= MAX_SIZE;
+        // The last instruction of all ends at 0.
+        let is_around = start <= rip && end.0.checked_sub(start.0).is_some_and(|size| size <= MAX_SIZE);
         if !is_around {
             return None;
         }

@@ -7,8 +7,8 @@ use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -84,7 +84,7 @@ impl Listener {
             |source| Error::Debugger { action: format!("listen at {endpoint} for a debugger"), source };
         let socket = match &endpoint {
             Endpoint::Tcp(address) => Socket::Tcp(TcpListener::bind(address).map_err(failed)?),
-            Endpoint::Unix(path) => Socket::Unix(UnixListener::bind(path).map_err(failed)?),
+            Endpoint::Unix(path) => Socket::Unix(listen_at(path).map_err(failed)?),
         };
         // Port 0 lets the host choose.
         let endpoint = match &socket {
@@ -147,6 +147,20 @@ impl Drop for Listener {
             // The socket's file is ours: `bind` made it. That it is gone already is as good.
             let _ = fs::remove_file(path);
         }
+    }
+}
+
+/// Listens at `path`. A socket that nobody listens at any more, left by a process that was killed, is replaced.
+fn listen_at(path: &Path) -> io::Result<UnixListener> {
+    match UnixListener::bind(path) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => match UnixStream::connect(path) {
+            Err(refused) if refused.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path)?;
+                UnixListener::bind(path)
+            }
+            _ => Err(error),
+        },
+        bound => bound,
     }
 }
 
