@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
+use fuzz::mutate::{Change, Random, TROUBLE};
 use object::LittleEndian;
 use object::elf::{FileHeader64, PT_LOAD, PT_NOTE};
 use object::read::elf::{FileHeader, ProgramHeader};
@@ -117,9 +118,9 @@ impl RealImage {
     fn broken(&self, seed: u64, place: Place) -> (Vec<u8>, Vec<Change>) {
         let mut random = Random(seed);
         let changes: Vec<Change> = match place {
-            Place::Anywhere => (0..=random.below(4)).map(|_| random.change(self.bytes.len())).collect(),
+            Place::Anywhere => (0..=random.below(4)).map(|_| change(&mut random, self.bytes.len())).collect(),
             Place::CodeAndData => {
-                (0..=random.below(40)).map(|_| random.flip(HEADERS_SIZE, self.loaded_size)).collect()
+                (0..=random.below(40)).map(|_| flip(&mut random, HEADERS_SIZE, self.loaded_size)).collect()
             }
         };
         let mut bytes = self.bytes.clone();
@@ -138,71 +139,20 @@ enum Place {
     CodeAndData,
 }
 
-/// A change to one place of an image.
-#[derive(Clone, Copy, Debug)]
-enum Change {
-    FlipBit { byte: usize, bit: usize },
-    SetByte { byte: usize, value: u8 },
-    SetWord { byte: usize, value: u64 },
-}
-
-impl Change {
-    fn make(self, bytes: &mut [u8]) {
-        match self {
-            Self::FlipBit { byte, bit } => bytes[byte] ^= 1 << bit,
-            Self::SetByte { byte, value } => bytes[byte] = value,
-            Self::SetWord { byte, value } => bytes[byte..byte + 8].copy_from_slice(&value.to_le_bytes()),
-        }
+/// A change somewhere in an image of `size` bytes, most likely in its headers.
+fn change(random: &mut Random, size: usize) -> Change {
+    let byte = random.below(HEADERS_SIZE);
+    match random.below(6) {
+        0 => Change::SetByte { byte, value: random.next() as u8 },
+        // The fields that hold addresses and sizes are aligned.
+        1 => Change::SetWord { byte: byte & !7, value: TROUBLE[random.below(TROUBLE.len())] },
+        2 | 3 => flip(random, 0, HEADERS_SIZE),
+        _ => flip(random, HEADERS_SIZE, size),
     }
 }
 
-/// Numbers at which arithmetic goes wrong.
-const TROUBLE: [u64; 12] = [
-    0,
-    1,
-    0xFFF,
-    0x1000,
-    0x10_0000,
-    0xC000_0000,
-    1 << 32,
-    1 << 47,
-    i64::MAX as u64,
-    1 << 63,
-    u64::MAX - 0xFFF,
-    u64::MAX,
-];
-
-/// SplitMix64: small, and good enough to break things.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        word ^ (word >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
-    }
-
-    /// A change somewhere in an image of `size` bytes, most likely in its headers.
-    fn change(&mut self, size: usize) -> Change {
-        let byte = self.below(HEADERS_SIZE);
-        match self.below(6) {
-            0 => Change::SetByte { byte, value: self.next() as u8 },
-            // The fields that hold addresses and sizes are aligned.
-            1 => Change::SetWord { byte: byte & !7, value: TROUBLE[self.below(TROUBLE.len())] },
-            2 | 3 => self.flip(0, HEADERS_SIZE),
-            _ => self.flip(HEADERS_SIZE, size),
-        }
-    }
-
-    fn flip(&mut self, start: usize, end: usize) -> Change {
-        Change::FlipBit { byte: start + self.below(end - start), bit: self.below(8) }
-    }
+fn flip(random: &mut Random, start: usize, end: usize) -> Change {
+    Change::FlipBit { byte: start + random.below(end - start), bit: random.below(8) }
 }
 
 /// Does `work`; when it panics, says which changes made it.

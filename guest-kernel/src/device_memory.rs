@@ -16,7 +16,7 @@ pub fn map_hole() -> Option<()> {
 
     static DIRECTORY: Directory = {
         let mut entries = [0; 512];
-        entries[0] = layout::LOW_RAM_MAX_END.0 | LARGE_PAGE | CACHE_DISABLE | WRITABLE | PRESENT;
+        entries[0] = layout::LOW_RAM_MAX_END.0 | NO_EXECUTE | LARGE_PAGE | CACHE_DISABLE | WRITABLE | PRESENT;
         Directory(entries)
     };
 
@@ -39,6 +39,8 @@ const PRESENT: u64 = 1 << 0;
 const WRITABLE: u64 = 1 << 1;
 const CACHE_DISABLE: u64 = 1 << 4;
 const LARGE_PAGE: u64 = 1 << 7;
+/// EFER.NXE is set at start.
+const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000F_FFFF_FFFF_F000;
 
 /// The entry of a page-directory-pointer table that covers the hole: each covers 1 GiB.

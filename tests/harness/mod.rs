@@ -6,6 +6,7 @@
 pub(crate) mod browser;
 pub(crate) mod contract;
 pub(crate) mod elf;
+pub(crate) mod gdb_client;
 pub(crate) mod markdown;
 pub(crate) mod needs;
 pub(crate) mod refusal;

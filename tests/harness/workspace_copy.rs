@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use xtask::workspace;
 
 /// What makes up the workspace; the rest of the folder (`target`, `.git`) is not copied.
-const PARTS: [&str; 10] = [
+const PARTS: [&str; 11] = [
     "Cargo.toml",
     "Cargo.lock",
     "rust-toolchain.toml",
@@ -22,6 +22,7 @@ const PARTS: [&str; 10] = [
     "guest-kernel",
     "xtask",
     "second-kvm",
+    "fuzz",
     "tests",
 ];
 

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use crate::boot::image_error::ImageError;
 use crate::config::{MemorySize, PageSize};
+use crate::coverage::LineTableError;
 use crate::guest_tests::TestListError;
 
 /// A result of host work.
@@ -86,6 +87,22 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
+
+    /// The lines of an image's source cannot be told.
+    #[error("cannot tell the source lines of {path}")]
+    Lines {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: LineTableError,
+    },
+
+    /// No way to see which lines a guest reaches.
+    #[error(
+        "this host's KVM tells neither of `int3` nor of steps, so nobody sees which lines a guest reaches"
+    )]
+    NoCoverage,
 
     /// The guest's page tables do not fit.
     #[error(
@@ -184,6 +201,16 @@ pub enum Error {
         /// The directory, as granted.
         path: PathBuf,
         /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// A debugger cannot connect.
+    #[error("cannot {action}")]
+    Debugger {
+        /// What was tried.
+        action: String,
+        /// The errno.
         #[source]
         source: io::Error,
     },

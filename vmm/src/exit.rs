@@ -101,6 +101,8 @@ pub struct DebugEvent {
 impl DebugEvent {
     /// DR6.BS: one instruction was executed.
     const SINGLE_STEP: u64 = 1 << 14;
+    /// The vector of #BP, which `int3` raises.
+    pub const BREAKPOINT: u32 = 3;
 
     /// Whether a step is done.
     #[must_use]

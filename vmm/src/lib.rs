@@ -32,6 +32,7 @@ pub mod boot;
 pub mod channels;
 pub mod config;
 pub mod console;
+pub mod coverage;
 pub mod debug;
 pub mod devices;
 pub mod doctor;

@@ -85,6 +85,13 @@ pub enum StopReason {
     Interrupted,
     /// Nobody reads the console any more.
     ConsoleClosed,
+    /// Somebody asked for a pause, such as a debugger; the machine can go on.
+    Paused,
+    /// The debugger ended the run, or was lost.
+    DebuggerLeft {
+        /// A clause for people.
+        why: String,
+    },
 }
 
 impl StopReason {
@@ -119,7 +126,7 @@ impl StopReason {
             | Self::RunFailed { .. }
             | Self::Unknown { .. } => process::GUEST_DIED,
             Self::TimedOut { .. } => process::TIMED_OUT,
-            Self::Interrupted => process::INTERRUPTED,
+            Self::Interrupted | Self::Paused | Self::DebuggerLeft { .. } => process::INTERRUPTED,
         }
     }
 }
@@ -203,6 +210,8 @@ impl fmt::Display for StopReason {
             Self::TimedOut { limit } => write!(f, "the guest was stopped after its time limit of {limit:?}"),
             Self::Interrupted => f.write_str("the guest was interrupted"),
             Self::ConsoleClosed => f.write_str("nobody reads the guest's console any more"),
+            Self::Paused => f.write_str("the guest was paused"),
+            Self::DebuggerLeft { why } => f.write_str(why),
         }
     }
 }

@@ -49,9 +49,10 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
     Ok(next)
 }
 
-/// A signal brought the vCPU out: somebody's wish to stop, or one of the many signals that mean nothing to us.
+/// A signal brought the vCPU out: somebody's wish to stop or pause, or one of the many signals that mean nothing to us.
 fn interrupted(vcpu: &mut Vcpu, machine: &Machine) -> Next {
     // First ready for the next kick, then the look: a kick in between is not lost.
     vcpu.clear_interruption();
-    machine.stop_reason().map_or(Next::Resume, Next::Stop)
+    let pause = || machine.stop.take_pause().then_some(StopReason::Paused);
+    machine.stop_reason().or_else(pause).map_or(Next::Resume, Next::Stop)
 }

@@ -36,7 +36,8 @@ impl<'a> Session<'a> {
         Ok(Self { vm, _attached: attached, _watchdog: watchdog })
     }
 
-    /// Runs the guest until it stops. After [`StopReason::Debug`] it can go on.
+    /// Runs the guest until it stops. After [`StopReason::Debug`] and [`StopReason::Paused`] it can go
+    /// on.
     ///
     /// # Errors
     /// Only what the host could not do.
@@ -54,6 +55,17 @@ impl<'a> Session<'a> {
         let flushed = machine.flush_console();
         let stop = stop?;
         flushed.map(|()| stop)
+    }
+
+    /// Takes back a pause that came when the guest stood already.
+    pub fn forget_pause(&mut self) {
+        let Vm { vcpu, machine, .. } = &mut *self.vm;
+        machine.stop.take_pause();
+        vcpu.clear_interruption();
+        if machine.stop.requested().is_some() {
+            // That is no pause.
+            vcpu.interrupt_next_entry();
+        }
     }
 
     /// Has KVM stop the guest for what `debug` says, from the next piece on; the default is for nothing.

@@ -12,11 +12,13 @@
 //!                                         KVM_RUN returns EINTR, now or as soon as it is entered
 //!                                         run loop asks `requested()` and stops
 //! ```
+//!
+//! A stop is for good; a pause, which a debugger asks for, goes the same way and is over with the run that it ends.
 
 use std::cell::Cell;
 use std::io;
 use std::ptr;
-use std::sync::atomic::{AtomicI32, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -48,6 +50,8 @@ pub struct StopHandle {
 struct State {
     /// 0, or the first `StopRequest` made.
     request: AtomicU8,
+    /// Whether the machine is to stand still and may go on later.
+    pause: AtomicBool,
     /// The kernel's id of the thread that runs the vCPU; 0 while none does.
     thread: AtomicI32,
 }
@@ -57,6 +61,23 @@ impl StopHandle {
     /// system call.
     pub fn stop(&self, request: StopRequest) {
         let _ = self.state.request.compare_exchange(0, request as u8, Ordering::SeqCst, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// Asks the machine to stand still where it is: the run ends with [`StopReason::Paused`](crate::StopReason::Paused),
+    /// and the next one goes on. Unlike [`stop`](Self::stop) a pause is used up by the run that it ends.
+    pub fn pause(&self) {
+        self.state.pause.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// Takes a pause back; says whether one was asked for.
+    pub(crate) fn take_pause(&self) -> bool {
+        self.state.pause.swap(false, Ordering::SeqCst)
+    }
+
+    /// Brings the thread that runs the vCPU out of KVM_RUN, if there is one.
+    fn kick(&self) {
         let thread = self.state.thread.load(Ordering::SeqCst);
         if thread != 0 {
             // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.

@@ -248,6 +248,14 @@ impl Vcpu {
         self.fd.get_fpu().map_err(Error::kvm("KVM_GET_FPU"))
     }
 
+    /// Sets the x87 and SSE registers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn set_fpu(&self, fpu: &kvm_fpu) -> Result<()> {
+        self.fd.set_fpu(fpu).map_err(Error::kvm("KVM_SET_FPU"))
+    }
+
     /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
     ///
     /// # Errors

@@ -63,7 +63,7 @@ pub(crate) fn boot(command: &BootCommand, words: &[OsString]) -> Result<ExitCode
 }
 
 /// Refuses to go on where there is no /dev/kvm, and says what to do.
-fn need_kvm() -> Result<()> {
+pub(crate) fn need_kvm() -> Result<()> {
     let kvm = File::options().read(true).write(true).open("/dev/kvm");
     kvm.map(drop).context(
         "guests need /dev/kvm, which cannot be opened here. `cargo xtask doctor` says how to get it. Without it, put \

@@ -6,9 +6,12 @@
 pub mod bench;
 mod boot;
 pub mod ci;
+pub mod coverage;
 pub mod diff_exits;
 pub mod doctor;
 pub mod explain;
+pub mod fuzz;
+pub mod gdb;
 pub mod guest;
 pub mod lab;
 pub mod list;

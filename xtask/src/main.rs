@@ -4,7 +4,9 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, ci, diff_exits, doctor, explain, lab, list, new, qemu, run, test, tour};
+use xtask::{
+    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, list, new, qemu, run, test, tour,
+};
 
 /// Builds, runs and tests Duet's guests and its VMM.
 #[derive(Debug, Parser)]
@@ -44,6 +46,13 @@ enum Command {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
+    /// Builds a guest program and the VMM, and opens gdb on the guest, stopped at its first instruction.
+    #[command(disable_help_flag = true)]
+    Gdb {
+        /// [PROGRAM] [gdb's -ex, -x, --batch] [VMM options] [-- guest arguments]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
     /// Writes a new guest program, ready to run.
     New {
         /// Its name: letters, digits, `_` and `-`.
@@ -72,6 +81,10 @@ enum Command {
     Lint,
     /// Runs what a change must pass: `lint`, then `test`.
     Ci,
+    /// Shows which lines the tests reach, in the host's code and in the guest's: a table, an lcov file, a page.
+    Coverage(coverage::Options),
+    /// Gives what reads a stranger's bytes any bytes, for a while: `--list` shows what.
+    Fuzz(fuzz::Options),
     /// Measures what things cost, each beside its limit in the same run.
     Bench,
     /// Compares things on this machine and shows them as a table.
@@ -102,12 +115,15 @@ fn main() -> ExitCode {
         Command::Explain { words } => explain::explain(&words),
         Command::Map { words } => explain::map(&words),
         Command::Walk { words } => explain::walk(&words),
+        Command::Gdb { words } => gdb::run(&words),
         Command::New { name } => new::run(&name),
         Command::List { json } => list::run(json),
         Command::Test { filter, guest: true, words, .. } => test::run_in_guests(filter.as_deref(), &words),
         Command::Test { filter, options, .. } => test::run(filter.as_deref(), &options),
         Command::Lint => ci::lint(),
         Command::Ci => ci::run(),
+        Command::Coverage(options) => coverage::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench => bench::run(),
         Command::Lab { lab } => lab::run(&lab),
         Command::DiffExits(options) => diff_exits::run(&options),

@@ -39,8 +39,22 @@ fn library_directory(target: &str) -> Result<PathBuf> {
     Ok(sysroot()?.join("lib/rustlib").join(target).join("lib"))
 }
 
+/// Where the toolchain has the tools for this computer that are no commands, such as LLVM's.
+pub(crate) fn host_tools() -> Result<PathBuf> {
+    Ok(sysroot()?.join("lib/rustlib").join(host()?).join("bin"))
+}
+
+/// The target that programs for this computer are compiled for when none is named.
+pub(crate) fn host() -> Result<String> {
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let output = rustc.arg("-vV").current_dir(workspace::root()).output().context("cannot start rustc")?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("`rustc -vV` does not tell the host")
+}
+
 /// The toolchain's folder. rustup tells its children; asking rustc would cost more than all the rest of a run.
-fn sysroot() -> Result<PathBuf> {
+pub(crate) fn sysroot() -> Result<PathBuf> {
     if let (Some(home), Some(name)) = (std::env::var_os("RUSTUP_HOME"), std::env::var_os("RUSTUP_TOOLCHAIN"))
     {
         return Ok(PathBuf::from(home).join("toolchains").join(name));

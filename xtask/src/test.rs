@@ -179,6 +179,11 @@ impl Totals {
 
 /// Runs one suite, shows its output and adds up its results.
 pub(crate) fn run_suite(suite: &mut Command) -> Result<Totals> {
+    run_suite_shown_on(&mut std::io::stdout(), suite)
+}
+
+/// Runs one suite, shows its output on `shown` and adds up its results.
+pub(crate) fn run_suite_shown_on(shown: &mut dyn Write, suite: &mut Command) -> Result<Totals> {
     let words = workspace::words(suite);
     eprintln!("xtask: {words}");
     let mut child =
@@ -188,7 +193,7 @@ pub(crate) fn run_suite(suite: &mut Command) -> Result<Totals> {
     for line in BufReader::new(output).split(b'\n') {
         let line = line.with_context(|| format!("cannot read the output of `{words}`"))?;
         let line = String::from_utf8_lossy(&line);
-        writeln!(std::io::stdout(), "{line}").context("cannot show the output of the tests")?;
+        writeln!(shown, "{line}").context("cannot show the output of the tests")?;
         totals.read(&line);
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{words}`"))?;

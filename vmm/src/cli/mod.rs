@@ -8,11 +8,13 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, Args, Parser, Subcommand};
+use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
+use vmm::coverage::Method;
 
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+use vmm::debug::gdb::Endpoint;
 pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
@@ -71,6 +73,10 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) core: Core,
 
+    /// Wait at the first instruction for a debugger: at tcp:PORT of this computer, tcp:HOST:PORT or unix:PATH.
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "tcp:1234", conflicts_with = "Watch")]
+    pub(crate) gdb: Option<Endpoint>,
+
     /// When the guest dies, write why to this file, as JSON.
     #[arg(long, value_name = "PATH")]
     pub(crate) json_report: Option<PathBuf>,
@@ -102,12 +108,39 @@ pub(crate) struct Test {
     #[arg(long, value_name = "PATH")]
     pub(crate) junit: Option<PathBuf>,
 
+    /// Write which source lines the tests reach, in lcov's format: to this file, or to one of the image's own in this
+    /// folder. Time limits are larger then.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) coverage: Option<PathBuf>,
+
+    /// How to see what is reached [default: the cheapest that this host's KVM can]
+    #[arg(long, value_name = "METHOD", requires = "coverage")]
+    pub(crate) coverage_by: Option<CoverageMethod>,
+
     /// Stop a test after this time, unless it has a time limit of its own.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_time)]
     pub(crate) timeout: Duration,
 
     #[command(flatten)]
     pub(crate) libtest: libtest_mimic::Arguments,
+}
+
+/// How to see which lines a guest reaches.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum CoverageMethod {
+    /// `int3` where a line begins, once: an exit a line
+    Breakpoints,
+    /// An exit after every instruction
+    Steps,
+}
+
+impl From<CoverageMethod> for Method {
+    fn from(method: CoverageMethod) -> Self {
+        match method {
+            CoverageMethod::Breakpoints => Self::Breakpoints,
+            CoverageMethod::Steps => Self::Steps,
+        }
+    }
 }
 
 #[derive(Args, Debug)]
@@ -135,6 +168,7 @@ Examples:
   vmm run --trace=hypercall,main kernel.elf
   vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run --report run.html kernel.elf # a page about the run, for a browser
+  vmm run kernel.elf --gdb             # then in gdb: target remote 127.0.0.1:1234
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 
@@ -145,6 +179,7 @@ Examples:
   vmm test tests.elf --list
   vmm test tests.elf console:: --test-threads 1 --nocapture
   vmm test tests.elf --junit results.xml --format json
+  vmm test tests.elf --coverage tests.lcov
 
 The exit code is 0 when all tests have held, 101 when one has not, 100 when the host could not do its work.";
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use shared_abi::exit_code;
 use vmm::debug::CoreFile;
+use vmm::debug::gdb::{Debugger, Endpoint, Listener};
 use vmm::next::process;
 use vmm::{Error, RunReport, StopReason, Vm};
 
@@ -23,12 +24,16 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let Run { machine, watch, peeks, core, no_debug_info, json_report } = arguments;
+    let Run { machine, watch, peeks, core, no_debug_info, json_report, gdb } = arguments;
     let how = Telling { without_lines: no_debug_info, json: json_report };
     let mut vm = Vm::build(machine.into_config()?)?;
     let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
-    let report = if watch.is_idle() { vm.run()? } else { watch::run(&mut vm, &watch)? };
+    let report = match gdb {
+        Some(endpoint) => debug(&mut vm, endpoint)?,
+        None if watch.is_idle() => vm.run()?,
+        None => watch::run(&mut vm, &watch)?,
+    };
     let told = how.tell(&vm, &report);
     let is_wanted = core.always || report.stop.process_exit_code() >= process::PANICKED;
     if let Some(core_file) = core_file.filter(|_| is_wanted) {
@@ -38,6 +43,16 @@ fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
         eprintln!("{peek}");
     }
     told.map(|()| report)
+}
+
+/// Runs `vm` under the debugger that connects at `endpoint`.
+fn debug(vm: &mut Vm, endpoint: Endpoint) -> vmm::Result<RunReport> {
+    let listener = Listener::bind(endpoint)?;
+    let (image, endpoint) = (vm.image().path().display(), listener.endpoint());
+    eprintln!(
+        "vmm: the guest waits at its first instruction for a debugger: gdb {image} -ex 'target remote {endpoint}'"
+    );
+    vm.debug(Debugger::Awaited(listener), &|sentence| eprintln!("vmm: {sentence}"))
 }
 
 /// Writes the core file. When that fails it is said, and the exit code still tells how the guest ended.
@@ -85,7 +100,11 @@ impl Telling {
     }
 }
 
-/// Whether the guest's own word does not say it all.
+/// Whether the guest's own word does not say it all, or its debugger's.
 fn is_a_riddle(stop: &StopReason) -> bool {
-    !matches!(stop, StopReason::Exited { code } if *code != exit_code::PANICKED)
+    match stop {
+        StopReason::Exited { code } => *code == exit_code::PANICKED,
+        StopReason::DebuggerLeft { .. } => false,
+        _ => true,
+    }
 }

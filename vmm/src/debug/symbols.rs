@@ -5,13 +5,13 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use addr2line::{Context, Location};
-use gimli::{EndianArcSlice, RunTimeEndian, SectionId};
 use object::read::elf::{ElfFile64, FileHeader as _};
-use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+use object::{LittleEndian, Object, ObjectSection, ObjectSymbol, SymbolKind};
 use shared_abi::Gva;
+
+use super::dwarf::{self, Bytes};
 
 /// How much an image tells about its addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +69,6 @@ impl fmt::Display for Frame {
     }
 }
 
-type Bytes = EndianArcSlice<RunTimeEndian>;
-
 /// What an image tells about its addresses.
 pub struct Symbols {
     detail: Detail,
@@ -101,7 +99,7 @@ impl Symbols {
     /// Reads the image's debug information and symbol table, as far as they are there and whole.
     #[must_use]
     pub fn read(image: &[u8]) -> Self {
-        let elf = match ElfFile64::parse(image) {
+        let elf = match ElfFile64::<LittleEndian>::parse(image) {
             Ok(elf) => elf,
             Err(error) => return Self::none(format!("the image is no ELF file: {error}")),
         };
@@ -210,8 +208,8 @@ impl fmt::Debug for Symbols {
 }
 
 /// The functions of the symbol table, sorted.
-fn functions(elf: &ElfFile64<'_>) -> Vec<Function> {
-    let is_code = |symbol: &object::read::elf::ElfSymbol64<'_, '_>| {
+fn functions(elf: &ElfFile64<'_, LittleEndian>) -> Vec<Function> {
+    let is_code = |symbol: &object::read::elf::ElfSymbol64<'_, '_, LittleEndian>| {
         let in_text = || {
             let section = symbol.section_index().and_then(|index| elf.section_by_index(index).ok());
             section.is_some_and(|section| section.kind() == object::SectionKind::Text)
@@ -231,9 +229,9 @@ fn functions(elf: &ElfFile64<'_>) -> Vec<Function> {
 }
 
 /// The sections that lie in memory.
-fn sections(elf: &ElfFile64<'_>) -> Vec<Section> {
+fn sections(elf: &ElfFile64<'_, LittleEndian>) -> Vec<Section> {
     let of_memory = elf.sections().filter(|section| section.address() != 0 && section.size() != 0);
-    let section = |section: object::read::elf::ElfSection64<'_, '_>| {
+    let section = |section: object::read::elf::ElfSection64<'_, '_, LittleEndian>| {
         Some(Section {
             start: section.address(),
             size: section.size(),
@@ -244,30 +242,28 @@ fn sections(elf: &ElfFile64<'_>) -> Vec<Section> {
 }
 
 /// The image's DWARF, or why there is none to use.
-fn debug_information(elf: &ElfFile64<'_>) -> Result<Context<Bytes>, String> {
+fn debug_information(elf: &ElfFile64<'_, LittleEndian>) -> Result<Context<Bytes>, String> {
     if elf.section_by_name(".debug_info").is_none() {
         return Err("the image has no debug information".to_owned());
     }
-    let endian = RunTimeEndian::Little;
-    let load = |id: SectionId| -> Result<Bytes, object::Error> {
-        let data = match elf.section_by_name(id.name()) {
-            Some(section) => section.uncompressed_data()?,
-            None => Default::default(),
-        };
-        Ok(Bytes::new(Arc::from(&*data), endian))
-    };
     let damaged = |error: &dyn fmt::Display| format!("the image's debug information is damaged: {error}");
-    let dwarf = gimli::Dwarf::load(load).map_err(|error| damaged(&error))?;
+    let dwarf = dwarf::read(elf).map_err(|error| damaged(&error))?;
     let context = Context::from_dwarf(dwarf).map_err(|error| damaged(&error))?;
     // Units are read one by one when asked for; a whole one at the entry shows that there is something to read.
     let entry = elf.elf_header().e_entry(elf.endian());
-    match context.find_location(entry) {
+    match context.find_location(entry.min(LAST_ADDRESS)) {
         Ok(_) => Ok(context),
         Err(error) => Err(damaged(&error)),
     }
 }
 
+/// The last address that can be asked for: addr2line adds 1 to it.
+const LAST_ADDRESS: u64 = u64::MAX - 1;
+
 fn dwarf_frames(dwarf: &Context<Bytes>, gva: Gva) -> Option<Vec<Frame>> {
+    if gva.0 > LAST_ADDRESS {
+        return None;
+    }
     let folder = compilation_folder(dwarf, gva).unwrap_or_default();
     let mut found = dwarf.find_frames(gva.0).skip_all_loads().ok()?;
     let mut frames = Vec::new();

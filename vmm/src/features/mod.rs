@@ -91,6 +91,16 @@ features! {
     NestedVmx = "VMX in the guest",
 }
 
+impl Feature {
+    /// Tries just this one.
+    ///
+    /// # Errors
+    /// When no guest can be run at all.
+    pub fn try_out(self) -> Result<Finding> {
+        probe::Host::open()?.find(self)
+    }
+}
+
 impl fmt::Display for Feature {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

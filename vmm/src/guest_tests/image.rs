@@ -18,6 +18,7 @@ use shared_abi::{Gva, Vector};
 use crate::boot::contract::find_note;
 use crate::boot::kernel::KernelImage;
 use crate::config::KernelSource;
+use crate::coverage::{LineTable, LineTableError};
 use crate::error::Error;
 
 /// An image that holds tests.
@@ -104,9 +105,19 @@ impl TestImage {
     /// # Errors
     /// What is wrong with the image or its list.
     pub fn open(path: &Path) -> crate::Result<Option<Self>> {
-        let mut image = KernelImage::open(&KernelSource::File(path.to_owned()))?;
+        // Asked first: it refuses what is no regular file, which reading could wait for.
+        KernelImage::open(&KernelSource::File(path.to_owned()))?;
+        let unread = |source| Error::TestList { path: path.to_owned(), source: TestListError::Read(source) };
+        Self::from_bytes(std::fs::read(path).map_err(unread)?.into(), path)
+    }
+
+    /// As [`open`](Self::open), with the bytes of the file at `path`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_bytes(bytes: Arc<[u8]>, path: &Path) -> crate::Result<Option<Self>> {
         let list_error = |source| Error::TestList { path: path.to_owned(), source };
-        let bytes: Arc<[u8]> = std::fs::read(path).map_err(TestListError::Read).map_err(list_error)?.into();
+        let mut image = KernelImage::open(&KernelSource::Bytes(Arc::clone(&bytes)))?;
         let file = Segments::of(&bytes);
         let Some(note) = file.note() else {
             return Ok(None);
@@ -121,6 +132,14 @@ impl TestImage {
     #[must_use]
     pub fn tests(&self) -> &[GuestTest] {
         &self.tests
+    }
+
+    /// The lines of the image's source, for [`Coverage`](crate::coverage::Coverage).
+    ///
+    /// # Errors
+    /// Why it has none.
+    pub fn lines(&self) -> Result<LineTable, LineTableError> {
+        LineTable::read(&self.bytes)
     }
 
     /// The image itself.

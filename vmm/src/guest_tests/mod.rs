@@ -16,5 +16,5 @@ pub mod run;
 pub mod verdict;
 
 pub use image::{End, GuestTest, TestImage, TestListError};
-pub use run::{Options, run};
+pub use run::{Options, run, run_covered};
 pub use verdict::Verdict;

@@ -8,6 +8,7 @@ use shared_abi::exit_code;
 
 use crate::config::VmConfig;
 use crate::console::{Captured, Console};
+use crate::coverage::Coverage;
 use crate::debug::Diagnosis;
 use crate::error::Result;
 use crate::guest_tests::budget;
@@ -31,23 +32,47 @@ pub struct Options {
 /// # Errors
 /// What the host could not do. That a test does not hold is in the verdict.
 pub fn run(image: &TestImage, test: &GuestTest, options: &Options) -> Result<Verdict> {
+    run_by(image, test, options, 1, |vm| match test.max_instructions {
+        None => Ok((vm.run()?, None)),
+        Some(_) => {
+            let (report, instructions) = budget::run_and_count(vm, test.function)?;
+            Ok((report, Some(instructions)))
+        }
+    })
+}
+
+/// Runs one test as [`run`] does, and adds the lines it reaches to `coverage`. Its time limits are larger by
+/// [`Method::patience`](crate::coverage::Method::patience), and nobody counts its instructions.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_covered(
+    image: &TestImage,
+    test: &GuestTest,
+    options: &Options,
+    coverage: &Coverage,
+) -> Result<Verdict> {
+    run_by(image, test, options, coverage.method().patience(), |vm| Ok((coverage.run(vm)?, None)))
+}
+
+fn run_by(
+    image: &TestImage,
+    test: &GuestTest,
+    options: &Options,
+    patience: u32,
+    run: impl FnOnce(&mut Vm) -> Result<(RunReport, Option<u64>)>,
+) -> Result<Verdict> {
     let start = Instant::now();
     let (console, captured) = Console::capture();
     let mut config = VmConfig::new(image.kernel());
     config.arguments = vec![test.name.clone(), test.index.to_string()];
-    config.timeout = Some(test.timeout.unwrap_or(options.timeout));
+    config.timeout = Some(test.timeout.unwrap_or(options.timeout).saturating_mul(patience));
     config.console = match options.show {
         Some(show) => Console::to(Both { captured: captured.clone(), shown: show() }),
         None => console,
     };
     let mut vm = Vm::build(config)?;
-    let (report, instructions) = match test.max_instructions {
-        None => (vm.run()?, None),
-        Some(_) => {
-            let (report, instructions) = budget::run_and_count(&mut vm, test.function)?;
-            (report, Some(instructions))
-        }
-    };
+    let (report, instructions) = run(&mut vm)?;
     let mut printed = captured.text();
     if captured.is_full() {
         printed.push_str("\n(what it printed further was not kept)\n");

@@ -17,6 +17,7 @@ pub(crate) use journal::Journal;
 use journal::Replay;
 pub use last_words::PanicText;
 
+use kvm_bindings::kvm_regs;
 use shared_abi::Gva;
 pub(crate) use shared_abi::hypercall::Answer;
 use shared_abi::hypercall::{ExitKind, Hypercall, Registers, encode_answer};
@@ -28,6 +29,7 @@ use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::{ExitCounts, Mark, Observer};
 use crate::vcpu::Vcpu;
+use crate::vm::Vm;
 
 /// What became of a call.
 pub(crate) enum Outcome {
@@ -98,6 +100,22 @@ fn repeated(vcpu: &mut Vcpu, machine: &Machine, registers: &Registers) -> Result
             Ok(Some(Next::Resume))
         }
         Replay::Diverged => Ok(Some(Next::Stop(StopReason::Interrupted))),
+    }
+}
+
+impl Vm {
+    /// Answers the call in `registers` as if the guest, which does not run, had just made it: to try calls that no guest of
+    /// ours makes. The answer is in the vCPU's registers, which are read by ioctls from now on.
+    ///
+    /// # Errors
+    /// As [`handle`].
+    pub fn hypercall(&mut self, registers: &Registers) -> Result<Next> {
+        let Self { vcpu, machine, .. } = self;
+        vcpu.forgo_register_sync();
+        let [rdi, rsi, rdx, r10, r8, r9] = registers.arguments;
+        let rax = registers.number;
+        vcpu.set_registers(&kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, ..vcpu.registers()? })?;
+        handle(vcpu, machine, &mut ExitCounts::default())
     }
 }
 

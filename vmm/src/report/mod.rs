@@ -60,7 +60,9 @@ impl fmt::Display for RunReport {
             (StopReason::Exited { .. }, _) | (_, None) => {}
             // A shutdown may reset the vCPU, and then its RIP is not where the guest died.
             (StopReason::TripleFault, Some(rip)) => write!(f, "; RIP is now {rip}")?,
-            (StopReason::TimedOut { .. } | StopReason::Interrupted, Some(rip)) => write!(f, " at RIP {rip}")?,
+            (StopReason::TimedOut { .. } | StopReason::Interrupted | StopReason::Paused, Some(rip)) => {
+                write!(f, " at RIP {rip}")?
+            }
             (StopReason::Exception(_), Some(rip)) => write!(f, "; RIP was {rip}")?,
             (_, Some(rip)) => write!(f, "; RIP is {rip}")?,
         }

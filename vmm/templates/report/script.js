@@ -232,7 +232,7 @@
   byId("fold").addEventListener("click", () => all("#tables details").forEach((table) => { table.open = false; }));
 
   // What lies at an address.
-  const address = (text) => (/^0x[0-9a-f_]{1,20}$/i.test(text) ? BigInt(text.replaceAll("_", "")) : null);
+  const address = (text) => (/^0x_*[0-9a-f][0-9a-f_]{0,30}$/i.test(text) ? BigInt(text.replaceAll("_", "")) : null);
   const within = (at, start, size) => at >= BigInt(start) && at < BigInt(start) + BigInt(size);
   const lookUp = (at) => {
     const facts = [];

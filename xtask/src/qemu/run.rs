@@ -39,7 +39,7 @@ pub(crate) fn run(name: &str, request: &Request, image: &Path) -> Result<ExitCod
 /// Runs `vmm` with these words on `kvm_amd` in QEMU, where `file` is at the path beside it.
 ///
 /// # Errors
-/// As [`run`].
+/// When something cannot be built, there is no QEMU, or the machine does not come up.
 pub fn vmm(
     linux: &Choice,
     profile: Profile,

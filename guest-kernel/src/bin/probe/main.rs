@@ -7,6 +7,7 @@
 
 mod calls;
 mod chance;
+mod debuggee;
 mod ends;
 mod faults;
 mod files;
@@ -23,8 +24,16 @@ entry!(main);
 type Deed = (&'static str, fn());
 
 /// All deeds but the deaths of the gallery.
-const DEEDS: &[&[Deed]] =
-    &[ends::DEEDS, prints::DEEDS, calls::DEEDS, faults::DEEDS, files::DEEDS, memory::DEEDS, chance::DEEDS];
+const DEEDS: &[&[Deed]] = &[
+    ends::DEEDS,
+    prints::DEEDS,
+    calls::DEEDS,
+    faults::DEEDS,
+    files::DEEDS,
+    memory::DEEDS,
+    chance::DEEDS,
+    debuggee::DEEDS,
+];
 
 fn main() {
     let name = words().next().unwrap_or("list");

@@ -19,6 +19,8 @@ mod headers;
 mod notes;
 mod segments;
 
+pub(super) use notes::signal;
+
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};

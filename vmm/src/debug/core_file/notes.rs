@@ -49,7 +49,7 @@ fn add(notes: &mut Vec<u8>, owner: &[u8], kind: NoteType, contents: &[u8]) {
 }
 
 /// The Linux signal that says of a process what `stop` says of a guest; 0 when it just ended.
-fn signal(stop: &StopReason) -> u16 {
+pub(in crate::debug) fn signal(stop: &StopReason) -> u16 {
     let signal = match stop {
         StopReason::Exited { code: exit_code::PANICKED } => libc::SIGABRT,
         StopReason::Exception(frame) => signal_of(frame),
@@ -57,7 +57,7 @@ fn signal(stop: &StopReason) -> u16 {
         StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } => libc::SIGBUS,
         StopReason::EmulationFailure(_) => libc::SIGILL,
         StopReason::TimedOut { .. } => libc::SIGXCPU,
-        StopReason::Interrupted => libc::SIGINT,
+        StopReason::Interrupted | StopReason::Paused | StopReason::DebuggerLeft { .. } => libc::SIGINT,
         StopReason::Debug(_) => libc::SIGTRAP,
         StopReason::EntryFailed { .. }
         | StopReason::InternalError { .. }
