@@ -214,6 +214,12 @@ impl Evidence<'_> {
             _ => None,
         };
         match found {
+            // `int n` without a gate: what it asked for is no exception, what it got is.
+            Some(chain) if chain.first().exception.vector >= FIRST_INTERRUPT => {
+                let why = chain.first().undelivered.as_ref().map_or("", |refusal| &refusal.why).to_owned();
+                self.tell_exception(&mut diagnosis, &told, &why, &state);
+                diagnosis.chain = Some(chain);
+            }
             // Its own first exception could not be delivered: the handler of what came then speaks. Some KVMs make a
             // double fault of what the manual delivers one after the other.
             Some(chain)
@@ -254,6 +260,9 @@ impl Evidence<'_> {
         diagnosis
     }
 }
+
+/// Vectors below are those of exceptions (Intel SDM vol. 3A, 6.2).
+const FIRST_INTERRUPT: u8 = 32;
 
 impl Exception {
     /// What a guest tells of its exception.
