@@ -2,6 +2,7 @@
 
 mod contract;
 mod elf;
+mod gdb;
 mod guest_tests;
 mod hypercalls;
 mod image;
@@ -47,6 +48,7 @@ impl Target {
 pub const TARGETS: &[Target] = &[
     Target::new("elf", "ELF images: opening, planning, loading", elf::run, elf::seeds),
     Target::new("contract", "the notes in which a guest says its contract", contract::run, contract::seeds),
+    Target::new("gdb", "packets of a debugger", gdb::run, gdb::seeds),
     Target::new("guest-tests", "lists of tests in images", guest_tests::run, guest_tests::seeds),
     Target::new("hypercalls", "calls of a guest, answered by a machine", hypercalls::run, hypercalls::seeds),
     Target::new("page-walk", "page tables that a guest has built", page_walk::run, page_walk::seeds),
