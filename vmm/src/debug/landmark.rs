@@ -52,7 +52,8 @@ impl Landmarks<'_> {
             return Landmark::new("page 0: null dereference", Some(hints::NULL));
         }
         let mapped = state.space(self.memory).translate(gva).map(|mapping| mapping.gpa);
-        if gva.0 >= NEGATIVE_START && mapped.is_none() {
+        let is_ram = mapped.is_some_and(|gpa| self.memory.check(gpa, 1).is_ok());
+        if gva.0 >= NEGATIVE_START && !is_ram {
             return Landmark::new(
                 "just below the end of all addresses: a null pointer minus something",
                 Some(hints::NULL),
