@@ -217,9 +217,19 @@ fn every_lesson_prints_what_it_promises() {
             assert!(command.starts_with(&run), "{source}: `{command}` runs another program");
             let seen = execute(&command).expect("`cargo xtask run` is executed");
             let printed = seen.stdout.clone() + &seen.stderr;
-            assert!(shows(&output, &printed), "{source}: `{command}`\n{output}\nbut: {seen:?}");
+            let line = line_of(source, output.lines().next().unwrap_or_default());
+            assert!(
+                shows(&output, &printed),
+                "{source}:{line}: `{command}` should print\n{output}\nbut: {seen:?}"
+            );
         }
     }
+}
+
+/// The line of a file's documentation that promises `text`.
+fn line_of(file: &str, text: &str) -> usize {
+    let promises = |line: &str| line.strip_prefix("//! ").is_some_and(|line| line == text);
+    read(file).lines().position(promises).map_or(1, |line| line + 1)
 }
 
 /// The text of a file's `//!`.

@@ -294,4 +294,13 @@ fn broken_tests_of_both_worlds_make_the_command_fail_and_name_their_lines() {
     for line in lines {
         assert!(seen.stdout.contains(&line), "{line} in {}", seen.stdout);
     }
+
+    let lesson = "guest-kernel/src/bin/01_hello.rs";
+    let text = fs::read_to_string(copy.path(lesson)).expect("readable");
+    let broken = text.replacen("//! hello from the guest", "//! hello from nobody", 1);
+    let line = broken.lines().position(|line| line == "//! hello from nobody").expect("it was promised") + 1;
+    fs::write(copy.path(lesson), broken).expect("writable");
+    let seen = Seen::of(copy.xtask().args(["test", "every_lesson"]));
+    assert_eq!(seen.code, Some(1), "{seen:?}");
+    assert!(seen.stdout.contains(&format!("{lesson}:{line}: ")), "{}", seen.stdout);
 }
