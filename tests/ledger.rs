@@ -258,11 +258,13 @@ fn however_often_a_guest_exits_those_who_watch_take_no_more_memory() {
         let line = status.lines().find(|line| line.starts_with("RssAnon:")).expect("it has memory");
         line.split_whitespace().nth(1).and_then(|word| word.parse::<u64>().ok()).expect("KiB")
     };
-    sleep(patiently(Duration::from_millis(1500)));
-    let early = resident();
-    sleep(patiently(Duration::from_millis(1500)));
-    let late = resident();
+    // Reading debug information takes memory once, and on a slow host a while.
+    let mut seen = vec![0];
+    while seen.len() < 6 && !matches!(seen[..], [.., early, late] if early > 0 && late <= early + 512) {
+        sleep(patiently(Duration::from_millis(1500)));
+        seen.push(resident());
+    }
     vmm.kill().expect("it runs");
     vmm.wait().expect("it ends");
-    assert!(late <= early + 512, "{early} KiB, then {late} KiB");
+    assert!(matches!(seen[..], [.., early, late] if late <= early + 512), "KiB: {seen:?}");
 }
