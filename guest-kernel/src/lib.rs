@@ -17,6 +17,7 @@
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
+//! | [`sync`] | what one CPU has at a time |
 //! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
 //! | `panic` | the last words |
 //!
@@ -58,6 +59,7 @@ pub mod mark;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;
+pub mod sync;
 pub mod testing;
 
 pub use arguments::arguments;
