@@ -13,6 +13,8 @@
 //! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
+//! | [`interrupts`] | what interrupts the CPU, and who handles it |
+//! | [`time`] | `Instant`, `sleep`, alarms |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`power`] | how a guest ends |
@@ -54,6 +56,7 @@ pub mod device_memory;
 pub mod exceptions;
 pub mod files;
 pub mod hypercall;
+pub mod interrupts;
 pub mod io;
 pub mod mark;
 #[cfg(target_os = "none")]
@@ -61,6 +64,7 @@ mod panic;
 pub mod power;
 pub mod sync;
 pub mod testing;
+pub mod time;
 
 pub use arguments::arguments;
 pub use boot::boot_info;
