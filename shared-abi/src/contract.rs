@@ -108,6 +108,7 @@ const TEXT: Text = {
         .number("layout", "STACK_END", layout::STACK_END.0)
         .number("layout", "FAULT_STACK_END", layout::FAULT_STACK_END.0)
         .number("BootInfo", "VERSION", BootInfo::VERSION)
+        .number("BootInfo", "MAX_VCPUS", BootInfo::MAX_VCPUS)
 };
 
 /// Bytes of the contract's text.

@@ -5,6 +5,7 @@ use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
 use crate::boot::guest_map::GuestMap;
+use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
 use crate::origin::Origin;
@@ -31,7 +32,13 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
 
 /// Writes both to their places. Gives the line that had them written.
 #[track_caller]
-pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestMemory) -> Origin {
+pub fn write(
+    map: &GuestMap,
+    arguments: &[u8],
+    vcpus: VcpuCount,
+    hypercalls: bool,
+    memory: &GuestMemory,
+) -> Origin {
     let page_tables = map.page_tables();
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
@@ -41,7 +48,7 @@ pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestM
         image: map.image(),
         page_tables: RamRegion::new(page_tables.start, page_tables.end),
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
-        vcpu_count: 1,
+        vcpu_count: vcpus.get().into(),
         hypercalls: hypercalls.into(),
     };
     let mut bytes = Vec::with_capacity(size_of::<BootInfo>());
