@@ -15,6 +15,7 @@
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
+//! | [`memory`] | free frames, page tables |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`sync`] | what one CPU has at a time |
@@ -56,6 +57,7 @@ pub mod files;
 pub mod hypercall;
 pub mod io;
 pub mod mark;
+pub mod memory;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;

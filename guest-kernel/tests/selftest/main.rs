@@ -12,8 +12,10 @@ mod ends;
 mod exceptions;
 mod faults;
 mod files;
+mod frames;
 mod hypercalls;
 mod memory;
+mod paging;
 mod ports;
 
 guest_kernel::test_main!();
