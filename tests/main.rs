@@ -17,6 +17,7 @@ mod explain;
 mod faults;
 mod features;
 mod files;
+mod floor;
 mod foreign_images;
 mod fuzzing;
 mod gallery;

@@ -1,9 +1,9 @@
 //! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot), in
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
-pub mod cr3;
 pub mod apic;
 pub mod cpuid;
+pub mod cr3;
 pub mod flags;
 pub mod gdt;
 pub mod halt;

@@ -58,6 +58,29 @@ pub(crate) enum Command {
     },
 }
 
+/// `vmm run` alone: clap describes every command that it knows to itself, and that takes as long as the start of a machine.
+#[derive(Debug, Parser)]
+#[command(name = "vmm", version, max_term_width = 100)]
+struct RunCli {
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    /// Boots a kernel and shows what it prints.
+    Run(Box<Run>),
+}
+
+/// What was typed; what makes no sense ends the program.
+pub(crate) fn parse() -> Command {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+        let RunCommand::Run(run) = RunCli::parse().command;
+        return Command::Run(run);
+    }
+    Cli::parse().command
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
