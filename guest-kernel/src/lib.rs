@@ -17,6 +17,8 @@
 //! | [`time`] | `Instant`, `sleep`, alarms |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
+//! | [`memory`] | free frames, page tables, the heap, stacks |
+//! | [`prelude`] | `Vec`, `String`, `format!` and the like |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`sync`] | what one CPU has at a time |
@@ -47,6 +49,9 @@
 // So that what macros write has the same name in here as elsewhere.
 extern crate self as guest_kernel;
 
+/// What lives on the [heap](memory::heap): `Vec`, `String`, `Box`, `format!`, `BTreeMap`.
+pub extern crate alloc;
+
 pub mod arguments;
 pub mod boot;
 pub mod channel;
@@ -59,9 +64,11 @@ pub mod hypercall;
 pub mod interrupts;
 pub mod io;
 pub mod mark;
+pub mod memory;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;
+pub mod prelude;
 pub mod sync;
 pub mod testing;
 pub mod time;

@@ -100,9 +100,7 @@ pub fn enable_as(mode: Mode) {
     );
     let mut base = msr::read(APIC_BASE) | APIC_BASE_ENABLE;
     match mode {
-        Mode::XApic => {
-            assert!(crate::device_memory::map_hole().is_some(), "the host maps RAM by four levels")
-        }
+        Mode::XApic => crate::device_memory::map_hole().expect("a frame is free for a page table"),
         Mode::X2Apic => base |= APIC_BASE_X2APIC,
     }
     // SAFETY: The base stays where it is. Nothing of ours uses the registers in the other way: `MODE` is set by the first.

@@ -3,6 +3,7 @@
 
 pub mod apic;
 pub mod cpuid;
+pub mod cr3;
 pub mod flags;
 pub mod gdt;
 pub mod halt;
