@@ -48,6 +48,17 @@ impl Input {
         Self(Source::Bytes(Cursor::new(bytes.into())))
     }
 
+    /// What can be waited for: another handle of the same file. What is in memory need not be.
+    ///
+    /// # Errors
+    /// [`Error::Console`].
+    pub(crate) fn awaited(&self) -> Result<Option<File>> {
+        match &self.0 {
+            Source::File(file) => file.try_clone().map(Some).map_err(Error::Console),
+            Source::Bytes(_) => Ok(None),
+        }
+    }
+
     /// Reads into `buffer`, waiting for input if told to, for as long as `cut_short` has no other answer.
     ///
     /// # Errors

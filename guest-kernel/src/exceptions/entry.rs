@@ -15,7 +15,7 @@
 //!
 //! [`idt`](crate::cpu::idt) has the gates, `guest-kernel/link.ld` puts the entries at their address.
 
-use shared_abi::exception::{ExceptionFrame, Vector};
+use shared_abi::exception::Vector;
 use shared_abi::layout;
 
 use crate::cpu::vectors;
@@ -118,7 +118,7 @@ unsafe extern "C" fn common() {
         "pop r8", "pop r9", "pop r10", "pop r11", "pop r12", "pop r13", "pop r14", "pop r15",
         "add rsp, 16",
         "iretq",
-        rip = const core::mem::offset_of!(ExceptionFrame, rip),
+        rip = const core::mem::offset_of!(shared_abi::ExceptionFrame, rip),
         dispatch = sym super::dispatch,
     )
 }

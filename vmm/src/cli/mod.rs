@@ -2,6 +2,7 @@
 
 mod explain;
 mod machine;
+mod press;
 mod watch;
 
 use std::ffi::OsString;
@@ -14,6 +15,7 @@ use vmm::coverage::Method;
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use press::Press;
 use vmm::debug::gdb::Endpoint;
 pub(crate) use watch::Watch;
 
@@ -89,6 +91,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) watch: Watch,
+
+    #[command(flatten)]
+    pub(crate) press: Press,
 
     #[command(flatten)]
     pub(crate) peeks: Peeks,
