@@ -33,6 +33,7 @@
 use guest_kernel::alloc::collections::BTreeMap;
 use guest_kernel::memory::{frames, heap};
 use guest_kernel::prelude::*;
+use guest_kernel::{entry, println};
 
 entry!(main);
 

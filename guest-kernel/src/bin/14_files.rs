@@ -38,6 +38,7 @@
 use guest_kernel::files::{self, Directory};
 use guest_kernel::io;
 use guest_kernel::prelude::*;
+use guest_kernel::{entry, println};
 
 entry!(main);
 

@@ -1,6 +1,7 @@
 //! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot), in
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
+pub mod call_on;
 pub mod cr3;
 pub mod flags;
 pub mod gdt;
