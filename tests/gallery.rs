@@ -196,7 +196,7 @@ deaths! {
         gate_selector: "#UD: invalid opcode…" => ["#UD: …", "…0x1230…", "#GP", "handler at 0x…"];
         gate_nowhere: "#PF: instruction fetch from 0x70000…, beyond RAM, which ends at 0x1000000";
         ist_nowhere: "#PF: write to 0x8, page 0: null dereference"
-            => ["#PF: write to 0x8…", "pushing the frame to the stack IST2 …", "#DF", "pushing the frame to the stack IST2 …", "shutdown"];
+            => ["#PF: write to 0x8…", "pushing the frame to the stack IST7 …", "#DF", "pushing the frame to the stack IST7 …", "shutdown"];
 
         unknown_port_out: "it wrote 0xabcd (2 bytes) to port 0x1234, where no device is";
         unknown_port_in: "it read 1 bytes from port 0x60, where no device is";
