@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use vmm::config::parse_bytes;
 use vmm::{
-    Backing, Console, Contract, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize, PageSize,
-    VmConfig,
+    Backing, Console, Contract, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log, MemorySize,
+    PageSize, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -17,6 +17,10 @@ use crate::say::say;
 pub(crate) struct Machine {
     /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
     image: PathBuf,
+
+    /// How many vCPUs the machine has: 1 to 64. The guest starts on the first and starts the others itself.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    cpus: VcpuCount,
 
     /// RAM of the machine: bytes, or a number with K, M or G. At least 2M, at most 256G.
     #[arg(long, short, value_name = "SIZE", default_value = "16M")]
@@ -50,6 +54,10 @@ pub(crate) struct Machine {
     #[arg(long)]
     no_contract: bool,
 
+    /// Give the machine interrupt controllers: as its guest needs, or whatever it needs. With them HLT waits in the kernel.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    interrupts: InterruptsWord,
+
     /// Show the guest's log records down to this level.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LogWord,
@@ -61,6 +69,17 @@ pub(crate) struct Machine {
     /// What the guest finds as its arguments.
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
+}
+
+/// When there are interrupt controllers, as people type it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum InterruptsWord {
+    /// When the guest's image asks for them.
+    Auto,
+    /// Always.
+    On,
+    /// Never: HLT ends the run.
+    Off,
 }
 
 /// A log level as people type it, from the most important to the least.
@@ -106,6 +125,7 @@ impl Machine {
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
         let mut config = VmConfig::new(KernelSource::File(self.image));
+        config.vcpus = self.cpus;
         config.memory = self.memory;
         config.backing = Backing { mergeable: self.ksm, huge: self.thp };
         config.page_size = match self.page_size {
@@ -116,6 +136,11 @@ impl Machine {
         config.arguments = self.arguments;
         config.timeout = self.timeout;
         config.contract = if self.no_contract { Contract::None } else { Contract::Required };
+        config.interrupts = match self.interrupts {
+            InterruptsWord::Auto => Interrupts::AsNeeded,
+            InterruptsWord::On => Interrupts::On,
+            InterruptsWord::Off => Interrupts::Off,
+        };
         config.directory = self.dir.map(|grant| Grant {
             limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },
             ..grant
