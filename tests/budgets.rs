@@ -3,14 +3,17 @@
 //! Every guest pays for its start, a thousand times a day, and where a KVM interprets ring 0 it pays a quarter of a
 //! microsecond for each instruction. So tables are made by the compiler, and subsystems start when they are first used.
 
+use std::fs;
 use std::path::Path;
 
+use object::{Object, ObjectSection};
 use vmm::exit::Exit;
 use vmm::observe::{ExitCounts, Observer};
 use vmm::vcpu::Place;
 use vmm::{Console, KernelSource, Vm, VmConfig};
 
 use crate::harness::{guest, optimised_guest};
+use crate::lessons::LESSONS;
 
 /// Instructions from `_start` to the first output.
 const START: u64 = 500;
@@ -29,6 +32,26 @@ fn a_hello_that_is_not_optimised_prints_within_500_instructions() {
     let count = instructions_to_output(&guest("01_hello"));
     println!("{count} instructions from `_start` to the first output");
     assert!(count <= START, "{count}");
+}
+
+#[test]
+fn an_optimised_hello_takes_less_than_100_kib() {
+    let sizes: Vec<(u64, &str)> =
+        LESSONS.iter().map(|(name, _)| (size_without_debug_info(&optimised_guest(name)), *name)).collect();
+    let &(hello, name) = sizes.first().expect("there are lessons");
+    let (largest, largest_name) = sizes.iter().max().expect("there are lessons");
+    println!("{name} takes {hello} bytes, the largest lesson {largest_name} {largest}");
+    assert!(hello <= IMAGE, "{name}: {hello}");
+}
+
+/// Bytes of an ELF file, those of its debug information aside.
+fn size_without_debug_info(image: &Path) -> u64 {
+    let bytes = fs::read(image).expect("the image was built");
+    let elf = object::File::parse(bytes.as_slice()).expect("an ELF file");
+    let is_debug =
+        |section: &object::Section<'_, '_>| section.name().is_ok_and(|name| name.starts_with(".debug"));
+    let debug: u64 = elf.sections().filter(is_debug).map(|section| section.size()).sum();
+    bytes.len() as u64 - debug
 }
 
 /// Steps through a guest until it asks for something to be printed.

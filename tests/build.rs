@@ -15,7 +15,7 @@ fn main() {
         .map(|path| format!("    ({:?}, include_str!({path:?})),\n", path.file_stem().unwrap_or_default()))
         .collect();
     let list = format!(
-        "/// Name and text of every lesson, in order.\nconst LESSONS: &[(&str, &str)] = &[\n{rows}];\n"
+        "/// Name and text of every lesson, in order.\npub(crate) const LESSONS: &[(&str, &str)] = &[\n{rows}];\n"
     );
     let place = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("lessons.rs");
     fs::write(place, list).expect("cargo's own folder can be written");
