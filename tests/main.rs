@@ -7,6 +7,7 @@
 mod add_a_hypercall;
 mod autopsy;
 mod boot;
+mod budgets;
 mod console;
 mod core_file;
 mod coverage;
@@ -33,6 +34,7 @@ mod images;
 mod interrupts;
 mod invariants;
 mod ledger;
+mod lessons;
 mod map;
 mod page_rights;
 mod page_tables;

@@ -2,6 +2,7 @@
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
 pub mod apic;
+pub mod call_on;
 pub mod cpuid;
 pub mod cr3;
 pub mod flags;
