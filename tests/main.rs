@@ -10,6 +10,7 @@ mod boot;
 mod console;
 mod core_file;
 mod coverage;
+mod cpus;
 mod documents;
 mod embedding;
 mod ends;

@@ -159,6 +159,7 @@ mod tests {
     use shared_abi::{ExceptionFrame, Gva, Vector};
 
     use super::*;
+    use crate::cpus::VcpuCount;
 
     fn test() -> GuestTest {
         GuestTest {
@@ -173,6 +174,7 @@ mod tests {
             max_instructions: None,
             timeout: None,
             is_ignored: false,
+            vcpus: VcpuCount::ONE,
         }
     }
 
