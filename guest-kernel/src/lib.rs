@@ -15,7 +15,8 @@
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
-//! | [`memory`] | free frames, page tables |
+//! | [`memory`] | free frames, page tables, the heap, stacks |
+//! | [`prelude`] | `Vec`, `String`, `format!` and the like |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`sync`] | what one CPU has at a time |
@@ -46,6 +47,9 @@
 // So that what macros write has the same name in here as elsewhere.
 extern crate self as guest_kernel;
 
+/// What lives on the [heap](memory::heap): `Vec`, `String`, `Box`, `format!`, `BTreeMap`.
+pub extern crate alloc;
+
 pub mod arguments;
 pub mod boot;
 pub mod channel;
@@ -61,6 +65,7 @@ pub mod memory;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;
+pub mod prelude;
 pub mod sync;
 pub mod testing;
 

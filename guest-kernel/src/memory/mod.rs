@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`frames`] | free RAM, 4 KiB at a time or in runs |
 //! | [`paging`] | page tables: map, unmap, protect, translate |
+//! | [`heap`] | `Vec`, `String`, `Box` |
+//! | [`stack`] | stacks with a guard page below |
 //! | [`tlb`] | what CPUs remember of page tables, and how they are made to forget |
 //!
 //! Each starts when it is first used: a program that needs none of them pays nothing.
@@ -23,7 +25,9 @@
 //! What is the kernel's is the same in every address space: two entries of the PML4, the first and number 256.
 
 pub mod frames;
+pub mod heap;
 pub mod paging;
+pub mod stack;
 pub mod tlb;
 
 const GIB: u64 = 1 << 30;

@@ -145,7 +145,7 @@ impl fmt::Debug for Frame {
     }
 }
 
-/// Frames one behind the other. Dropping it gives them back, as a run.
+/// Frames one behind the other. Dropping it gives them back, as a run. They can be given back one by one, too.
 #[derive(Debug, PartialEq, Eq)]
 pub struct FrameRun {
     start: Gpa,

@@ -25,9 +25,10 @@ mod table;
 pub use entry::{PageSize, Rights};
 pub use error::MapError;
 
+use shared_abi::addr::PAGE_SIZE;
 use shared_abi::{Gpa, Gva};
 
-use super::frames::Frame;
+use super::frames::{Frame, FrameRun};
 use super::{KERNEL_HIGH, KERNEL_HIGH_END, SLOT_SIZE, USER_END, USER_START, tlb};
 use crate::cpu::cr3;
 use crate::sync::{Guard, Mutex};
@@ -123,6 +124,30 @@ impl AddressSpace {
         Ok(())
     }
 
+    /// Maps frames one behind the other by 4 KiB pages. They are the space's from now on, each by itself.
+    ///
+    /// # Errors
+    /// [`MapError`]; then nothing is mapped, and the frames are freed.
+    pub fn map_run(&mut self, gva: Gva, frames: FrameRun, rights: Rights) -> Result<(), MapError> {
+        let (size, count) = (PageSize::Size4K, frames.count());
+        self.check(gva, size)?;
+        let last = gva.checked_add((count - 1) * PAGE_SIZE).ok_or(MapError::OutsideSpace { gva })?;
+        self.check(last, size)?;
+        let first = Entry::page(frames.gpa(), size.level(), rights).owned();
+        let (done, result) = self.enter_run(gva, first, count);
+        if result.is_ok() {
+            let _ = frames.into_gpa();
+            return Ok(());
+        }
+        for page in 0..done {
+            let gva = Gva(gva.0 + page * PAGE_SIZE);
+            let (table, index) = self.find(gva, size)?;
+            table.set(index, Entry::NONE);
+            tlb::flush(gva);
+        }
+        result
+    }
+
     /// Takes a page away, and gives its frame if it was the space's. A piece of a larger page can be taken away, too.
     ///
     /// # Errors
@@ -184,28 +209,53 @@ impl AddressSpace {
     /// Writes an entry where there is none, with the tables that lead to it.
     fn enter(&mut self, gva: Gva, size: PageSize, entry: Entry) -> Result<(), MapError> {
         self.check(gva, size)?;
-        let (mut table, mut level) = (self.root(), Level::Pml4);
-        while level != size.level() {
-            let index = level.index(gva);
-            let present = table.entry(index).is_present();
-            let below = level.below().expect("pages are mapped by the last two levels");
-            table = match table.below(index, level) {
+        let (table, index) = (self.table_for(gva, size.level())?, size.level().index(gva));
+        if table.entry(index).is_present() {
+            return Err(MapError::AlreadyMapped { gva });
+        }
+        table.set(index, entry);
+        Ok(())
+    }
+
+    /// Writes `count` entries, the first of them `page` and the others for the frames behind it. A table at a time: a
+    /// kernel that is interpreted, and not optimised, feels the difference. Gives how many it wrote, and why not all.
+    fn enter_run(&mut self, gva: Gva, page: Entry, count: u64) -> (u64, Result<(), MapError>) {
+        let mut done = 0;
+        while done < count {
+            let next = Gva(gva.0 + done * PAGE_SIZE);
+            let table = match self.table_for(next, Level::Pt) {
+                Ok(table) => table,
+                Err(error) => return (done, Err(error)),
+            };
+            let mut index = Level::Pt.index(next);
+            while index < ENTRIES && done < count {
+                if table.entry(index).is_present() {
+                    return (done, Err(MapError::AlreadyMapped { gva: Gva(gva.0 + done * PAGE_SIZE) }));
+                }
+                table.set(index, Entry(page.0 + done * PAGE_SIZE));
+                (index, done) = (index + 1, done + 1);
+            }
+        }
+        (done, Ok(()))
+    }
+
+    /// The table of `level` for an address; those that are missing on the way are made.
+    fn table_for(&mut self, gva: Gva, level: Level) -> Result<Table, MapError> {
+        let (mut table, mut reached) = (self.root(), Level::Pml4);
+        while reached != level {
+            let index = reached.index(gva);
+            table = match table.below(index, reached) {
                 Some(below) => below,
-                None if present => return Err(MapError::AlreadyMapped { gva }),
+                None if table.entry(index).is_present() => return Err(MapError::AlreadyMapped { gva }),
                 None => {
                     let new = Table::new()?;
                     table.set(index, Entry::table(new.gpa(), self.kind == Kind::User));
                     new
                 }
             };
-            level = below;
+            reached = reached.below().expect("pages are mapped by the last two levels");
         }
-        let index = level.index(gva);
-        if table.entry(index).is_present() {
-            return Err(MapError::AlreadyMapped { gva });
-        }
-        table.set(index, entry);
-        Ok(())
+        Ok(table)
     }
 
     /// The entry that maps a page of this size; a larger page is split.
