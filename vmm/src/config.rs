@@ -16,6 +16,7 @@ use crate::console::Console;
 use crate::cpus::VcpuCount;
 use crate::hypercall::Grant;
 use crate::input::Input;
+use crate::interrupts::Interrupts;
 use crate::log::Log;
 
 /// Everything that decides a run.
@@ -35,6 +36,8 @@ pub struct VmConfig {
     pub arguments: Vec<String>,
     /// Whether the guest must carry our contract.
     pub contract: Contract,
+    /// Whether the machine has interrupt controllers.
+    pub interrupts: Interrupts,
     /// The directory that the guest may use, if any.
     pub directory: Option<Grant>,
     /// Where the guest's console output goes.
@@ -60,6 +63,7 @@ impl VmConfig {
             page_size: PageSize::Size2M,
             arguments: Vec::new(),
             contract: Contract::Required,
+            interrupts: Interrupts::AsNeeded,
             directory: None,
             console: Console::discard(),
             input: Input::bytes([]),
