@@ -11,6 +11,7 @@ mod budgets;
 mod console;
 mod core_file;
 mod coverage;
+mod cpus;
 mod documents;
 mod embedding;
 mod ends;

@@ -71,10 +71,10 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// What KVM knows of it.
     pub slots: MemorySlots,
-    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
-    pub interrupts: bool,
     /// How many vCPUs there are.
     pub vcpus: VcpuCount,
+    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
+    pub interrupts: bool,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.

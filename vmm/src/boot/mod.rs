@@ -89,8 +89,8 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     };
     let page_tables = page_tables::write(&map, &mut write_table);
     let hypercalls = config.contract == Contract::Required;
-    let offers = Offers { hypercalls, interrupts };
-    let boot_info = boot_info::write(&map, &arguments, config.vcpus, offers, memory);
+    let offers = Offers { vcpus: config.vcpus, hypercalls, interrupts };
+    let boot_info = boot_info::write(&map, &arguments, offers, memory);
 
     let (entry_gva, page_tables_gpa) = (image.entry(), map.page_tables().start);
     let (cpu, decided) = Origin::of(LongMode::at_boot(entry_gva, page_tables_gpa));
