@@ -110,6 +110,9 @@ fn handler_of(vector: u64) -> Option<Handler> {
 /// What the entries call: has the exception handled, or the run ended.
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "only entries call it"))]
 extern "C" fn dispatch(frame: &mut Frame) {
+    if crate::user::is_of_a_program(frame) {
+        crate::user::arrive();
+    }
     let next = handler_of(frame.vector).map_or(Next::Report, |handler| handler(frame));
     if next == Next::Report {
         report(frame);

@@ -1,13 +1,16 @@
 //! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot), in
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
+pub mod control;
 pub mod cr3;
 pub mod flags;
 pub mod gdt;
 pub mod halt;
 pub mod idt;
+pub mod msr;
 pub mod port;
 pub mod provoke;
+pub mod scan;
 pub mod tss;
 
 /// Loads the tables that exceptions need: the segments, the double fault's stack, the gates. Once, at start.
