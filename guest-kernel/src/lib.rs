@@ -13,6 +13,8 @@
 //! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
+//! | [`interrupts`] | what interrupts the CPU, and who handles it |
+//! | [`time`] | `Instant`, `sleep`, alarms |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`memory`] | free frames, page tables, the heap, stacks |
@@ -60,6 +62,7 @@ pub mod device_memory;
 pub mod exceptions;
 pub mod files;
 pub mod hypercall;
+pub mod interrupts;
 pub mod io;
 pub mod mark;
 pub mod memory;
@@ -69,6 +72,7 @@ pub mod power;
 pub mod prelude;
 pub mod sync;
 pub mod testing;
+pub mod time;
 pub mod user;
 
 pub use arguments::arguments;

@@ -15,6 +15,7 @@ use crate::boot::contract::Contract;
 use crate::console::Console;
 use crate::hypercall::Grant;
 use crate::input::Input;
+use crate::interrupts::Interrupts;
 use crate::log::Log;
 
 /// Everything that decides a run.
@@ -32,6 +33,8 @@ pub struct VmConfig {
     pub arguments: Vec<String>,
     /// Whether the guest must carry our contract.
     pub contract: Contract,
+    /// Whether the machine has interrupt controllers.
+    pub interrupts: Interrupts,
     /// The directory that the guest may use, if any.
     pub directory: Option<Grant>,
     /// Where the guest's console output goes.
@@ -56,6 +59,7 @@ impl VmConfig {
             page_size: PageSize::Size2M,
             arguments: Vec::new(),
             contract: Contract::Required,
+            interrupts: Interrupts::AsNeeded,
             directory: None,
             console: Console::discard(),
             input: Input::bytes([]),

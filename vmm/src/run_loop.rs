@@ -38,6 +38,7 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
         Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
         Exit::TripleFault => Next::Stop(StopReason::TripleFault),
         Exit::Interrupted => interrupted(vcpu, machine),
+        Exit::IoapicEoi { vector } => machine.end_interrupt(vector)?,
         Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
         Exit::EmulationFailure(bytes) => machine.retry_or(StopReason::EmulationFailure(bytes))?,
         Exit::InternalError { suberror } => machine.retry_or(StopReason::InternalError { suberror })?,

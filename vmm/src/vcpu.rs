@@ -136,6 +136,12 @@ impl Vcpu {
         mode.set(&self.fd)
     }
 
+    /// How often the guest's time-stamp counter counts, in kHz; 0 where KVM cannot tell.
+    #[must_use]
+    pub fn tsc_khz(&self) -> u32 {
+        self.fd.get_tsc_khz().unwrap_or_default()
+    }
+
     /// Lets the guest run until something needs the host.
     ///
     /// CROSSING 1, host -> guest: KVM_RUN. The CPU loads the guest's registers and page tables and continues at the

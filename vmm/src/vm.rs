@@ -12,11 +12,12 @@ use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
-use crate::boot::{self, Boot, BootOrigins};
+use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, MemorySize, PageSize, VmConfig};
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
+use crate::interrupts::{self, IrqLine};
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
@@ -67,7 +68,8 @@ impl Vm {
         let blueprint = config.blueprint();
         let mut image = KernelImage::open(&config.kernel)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, arguments, origins: boot } = boot::prepare(&config, &mut image, &memory)?;
+        let Boot { map, cpu, interrupts, arguments, origins: boot } =
+            boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
@@ -75,15 +77,23 @@ impl Vm {
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);
         slots.register_start(&vm, &map)?;
+        if interrupts {
+            // Before the first vCPU, which gets its local APIC when it is made.
+            interrupts::enable_local_apics(&vm)?;
+        }
         let vcpu = Vcpu::create(&kvm, &vm, 0)?;
         vcpu.set_cpuid(&cpuid)?;
         let registers = vcpu.start_in(&cpu)?;
+        if interrupts {
+            boot_info::write_tsc_khz(vcpu.tsc_khz(), &memory);
+        }
         let (origins, address_bits) = (Origins { boot, registers }, address_bits(&cpuid));
 
         let machine = Machine::new(Parts {
             vm,
             memory,
             slots,
+            interrupts,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
             arguments,
@@ -92,7 +102,7 @@ impl Vm {
             log: config.log,
             files,
         });
-        if repeat::may_be_needed() {
+        if repeat::may_be_needed() && !interrupts {
             *machine.journal() = Journal::recording();
         }
         Ok(Self { vcpu, machine, map, image, origins, address_bits, blueprint, runs: 0 })
@@ -150,6 +160,13 @@ impl Vm {
     #[must_use]
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
+    }
+
+    /// The line that leads to `pin` of the machine's I/O APIC, for any thread to press. `None` when the machine has no
+    /// interrupt controllers, or no such pin.
+    #[must_use]
+    pub fn irq_line(&self, pin: u8) -> Option<IrqLine> {
+        self.machine.irq_line(pin)
     }
 
     /// The guest's arguments, each with a NUL behind it.
@@ -226,6 +243,9 @@ impl Vm {
     pub fn repeat(&self, report: &RunReport) -> std::result::Result<Caught, String> {
         if self.runs != 1 {
             return Err(format!("the machine was run {} times", self.runs));
+        }
+        if self.machine.has_interrupts() {
+            return Err("it has interrupts, and they would come at other moments".to_owned());
         }
         let image =
             self.image.bytes().map_err(|error| format!("the image cannot be read any more: {error}"))?;

@@ -1,16 +1,16 @@
-//! The IDT: where the CPU continues when an exception comes.
+//! The IDT: where the CPU continues when an exception or interrupt comes.
 //!
-//! A gate for each of the 32 vectors, all of them constants: the linker puts the entries at a known address
+//! A gate for each of the 256 vectors ([`vectors`]), all of them constants: the linker puts the entries at a known address
 //! ([`entry`]), so the table is ready in the image and loading it is one instruction. Filling it at start would cost
 //! more than the rest of the start together, where a KVM interprets the kernel.
 
-use shared_abi::exception::{VECTORS, Vector};
+use shared_abi::exception::Vector;
 
-use super::{gdt, tss};
+use super::{gdt, tss, vectors};
 use crate::exceptions::entry;
 
 /// The table.
-pub static IDT: [Gate; VECTORS] = gates();
+pub static IDT: [Gate; vectors::COUNT] = gates();
 
 /// A 64-bit gate (Intel SDM vol. 3A, figure 7-8).
 #[repr(C)]
@@ -31,6 +31,9 @@ impl Gate {
     /// `P` and the type "interrupt gate": interrupts are off in the handler (Intel SDM vol. 3A, table 3-2).
     const INTERRUPT: u8 = 1 << 7 | 0b1110;
 
+    /// `DPL`: `int n` and `int3` of ring 3 may use the gate. For all others they are a #GP.
+    const RING_3: u8 = 0b11 << 5;
+
     const fn to(address: u64, stack: u8) -> Self {
         Self {
             offset_0: address as u16,
@@ -44,12 +47,15 @@ impl Gate {
     }
 }
 
-const fn gates() -> [Gate; VECTORS] {
-    let mut gates = [Gate::to(0, 0); VECTORS];
+const fn gates() -> [Gate; vectors::COUNT] {
+    let mut gates = [Gate::to(0, 0); vectors::COUNT];
     let mut vector = 0;
-    while vector < VECTORS {
+    while vector < vectors::COUNT {
         let stack = if vector == Vector::DoubleFault as usize { tss::FAULT_STACK } else { 0 };
         gates[vector] = Gate::to(entry::address_of(vector), stack);
+        if vector == Vector::Breakpoint as usize || vector == vectors::SYSTEM_CALL as usize {
+            gates[vector].kind |= Gate::RING_3;
+        }
         vector += 1;
     }
     gates
@@ -105,5 +111,11 @@ mod tests {
             assert_eq!(address, entry::ADDRESS + 16 * vector as u64);
             assert_eq!(gate.stack, u8::from(vector == 8), "{vector}");
         }
+    }
+
+    #[test]
+    fn two_gates_are_for_programs() {
+        let open = IDT.iter().enumerate().filter(|(_, gate)| gate.kind >> 5 & 0b11 == 3);
+        assert!(open.map(|(vector, _)| vector).eq([3, 0x80]));
     }
 }

@@ -1,4 +1,4 @@
-//! Model-specific registers: `rdmsr` and `wrmsr`, and those that we use.
+//! Model-specific registers: `rdmsr` and `wrmsr`.
 
 /// EFER: extended features (Intel SDM vol. 4, table 2-2).
 pub const EFER: u32 = 0xC000_0080;
@@ -12,16 +12,17 @@ pub const FMASK: u32 = 0xC000_0084;
 /// EFER.SCE: `syscall` and `sysret` are instructions.
 pub const EFER_SYSCALL: u64 = 1 << 0;
 
-/// Reads a register. One that this CPU lacks is a #GP.
+/// Reads the register `msr`. One that the CPU does not have is #GP.
 #[cfg(target_os = "none")]
+#[inline]
 #[must_use]
-pub fn read(register: u32) -> u64 {
+pub fn read(msr: u32) -> u64 {
     let (low, high): (u32, u32);
-    // SAFETY: Reading these registers changes nothing.
+    // SAFETY: Reading a register changes nothing. No `nomem`: some of them tell of memory that others write.
     unsafe {
         core::arch::asm!(
             "rdmsr",
-            in("ecx") register,
+            in("ecx") msr,
             out("eax") low,
             out("edx") high,
             options(nostack, preserves_flags),
@@ -30,20 +31,38 @@ pub fn read(register: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Writes a register. One that this CPU lacks, or a value that it does not know, is a #GP.
+/// Writes the register `msr`. A value that the CPU does not take is #GP.
 ///
 /// # Safety
-/// What the register governs is ready for the value.
+/// What the register does with this value keeps all promises of code that runs: it neither moves memory nor takes away
+/// what is in use.
 #[cfg(target_os = "none")]
-pub unsafe fn write(register: u32, value: u64) {
-    // SAFETY: The instruction touches no memory; what the value means is the caller's promise.
+#[inline]
+pub unsafe fn write(msr: u32, value: u64) {
+    // SAFETY: What becomes of it is the caller's promise.
     unsafe {
         core::arch::asm!(
             "wrmsr",
-            in("ecx") register,
+            in("ecx") msr,
             in("eax") value as u32,
             in("edx") (value >> 32) as u32,
             options(nostack, preserves_flags),
         );
     }
+}
+
+/// Reads a register; on the host it is not ours to read.
+#[cfg(not(target_os = "none"))]
+#[must_use]
+pub fn read(_msr: u32) -> u64 {
+    panic!("{}", super::NOT_IN_A_MACHINE);
+}
+
+/// Writes a register; on the host it is not ours to write.
+///
+/// # Safety
+/// None is needed: it panics.
+#[cfg(not(target_os = "none"))]
+pub unsafe fn write(_msr: u32, _value: u64) {
+    panic!("{}", super::NOT_IN_A_MACHINE);
 }

@@ -18,9 +18,11 @@
 //! CPU it never does; so both columns are understood everywhere. How a call came also says how to return: `sysretq` for a
 //! program that came by `syscall_entry`, `iretq` for all others (that KVM has no `sysretq` in ring 0).
 
+use shared_abi::exception::VECTORS;
 use user_library::abi;
 
 use super::enter::SYSCALL;
+use crate::cpu::vectors;
 use crate::exceptions::{ExceptionFrame, Vector};
 use crate::memory::USER_END;
 
@@ -35,8 +37,12 @@ pub(super) enum Arrival {
     Interrupt,
 }
 
-/// Vectors from here on are those of interrupts (Intel SDM vol. 3A, 7.2).
-const FIRST_INTERRUPT: u64 = 32;
+/// Whether a vector is one of interrupts, which nothing in ring 3 can cause.
+pub(super) const fn is_interrupt(vector: u64) -> bool {
+    vector >= VECTORS as u64 && vector < vectors::COUNT as u64 && vector != abi::INT as u64
+}
+
+const _: () = assert!(abi::INT == vectors::SYSTEM_CALL && SYSCALL >= vectors::COUNT as u64);
 
 /// What ring 3 was told of a fetch that it may not do: present, user, instruction fetch (Intel SDM vol. 3A, 4.7).
 const FORBIDDEN_FETCH: u64 = 1 << 0 | 1 << 2 | 1 << 4;
@@ -50,7 +56,7 @@ pub(super) fn arrival(
     let arrival = match registers.vector {
         SYSCALL => Arrival::Call,
         vector if vector == u64::from(abi::INT) => Arrival::Call,
-        FIRST_INTERRUPT.. => Arrival::Interrupt,
+        vector if is_interrupt(vector) => Arrival::Interrupt,
         vector if vector == Vector::PageFault as u64 && is_syscall(registers, lstar, &code) => {
             registers.rip = registers.rcx;
             registers.rflags = registers.r11;

@@ -47,25 +47,29 @@ pub use scheduler::{Ended, Scheduler};
 
 pub use crate::user_program as program;
 
-use crate::exceptions::{ExceptionFrame, Vector};
+use crate::exceptions::{Frame, Vector};
 
 /// Whether an exception or interrupt came from ring 3. A double fault never does: the kernel's tables are at fault.
-pub(crate) fn is_of_a_program(frame: &ExceptionFrame) -> bool {
+pub(crate) fn is_of_a_program(frame: &Frame) -> bool {
     frame.cs & RING == 3 && frame.vector != Vector::DoubleFault as u64
 }
 
 /// The bits of a selector that say which ring it is for.
 const RING: u64 = 0b11;
 
-/// Goes on where a program was entered: what it has done is in its registers.
+/// What the kernel does first when something arrives from ring 3: serve the interrupt, if it is one. Then it goes on where
+/// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
-pub(crate) fn arrive() -> ! {
+pub(crate) fn dispatch(frame: &mut Frame) {
+    if doors::is_interrupt(frame.vector) {
+        crate::interrupts::dispatch(frame);
+    }
     // SAFETY: A program was interrupted, so `enter` waits.
     unsafe { enter::leave() }
 }
 
-/// Goes on where a program was entered; on the host none is.
+/// What the kernel does when something arrives from ring 3; on the host nothing does.
 #[cfg(not(target_os = "none"))]
-pub(crate) fn arrive() -> ! {
+pub(crate) fn dispatch(_frame: &mut Frame) {
     panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }

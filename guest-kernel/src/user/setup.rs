@@ -12,7 +12,7 @@
 use super::enter;
 use crate::cpu::gdt;
 #[cfg(target_os = "none")]
-use crate::cpu::{control, msr};
+use crate::cpu::{control, cpuid, msr};
 
 /// Readies this CPU for processes, once.
 #[cfg(target_os = "none")]
@@ -56,13 +56,8 @@ const CLEARED_FLAGS: u64 = 1 << 8 | 1 << 9 | 1 << 10 | 0b11 << 12 | 1 << 14 | 1 
 /// The protections that this CPU has: CPUID leaf 7, EBX (Intel SDM vol. 2A, table 3-17).
 #[cfg(target_os = "none")]
 fn protections() -> u64 {
-    use core::arch::x86_64::{__cpuid, __cpuid_count};
-
     const STRUCTURED: u32 = 7;
-    if __cpuid(0).eax < STRUCTURED {
-        return 0;
-    }
-    let ebx = __cpuid_count(STRUCTURED, 0).ebx;
+    let ebx = if cpuid::leaf(0).eax < STRUCTURED { 0 } else { cpuid::leaf(STRUCTURED).ebx };
     let bit = |place: u32, bits: u64| if ebx >> place & 1 == 1 { bits } else { 0 };
     bit(7, control::CR4_SMEP) | bit(20, control::CR4_SMAP)
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use vmm::config::parse_bytes;
 use vmm::{
-    Backing, Console, Contract, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize, PageSize,
-    VmConfig,
+    Backing, Console, Contract, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log, MemorySize,
+    PageSize, VmConfig,
 };
 
 use crate::say::say;
@@ -50,6 +50,10 @@ pub(crate) struct Machine {
     #[arg(long)]
     no_contract: bool,
 
+    /// Give the machine interrupt controllers: as its guest needs, or whatever it needs. With them HLT waits in the kernel.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    interrupts: InterruptsWord,
+
     /// Show the guest's log records down to this level.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LogWord,
@@ -61,6 +65,17 @@ pub(crate) struct Machine {
     /// What the guest finds as its arguments.
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
+}
+
+/// When there are interrupt controllers, as people type it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum InterruptsWord {
+    /// When the guest's image asks for them.
+    Auto,
+    /// Always.
+    On,
+    /// Never: HLT ends the run.
+    Off,
 }
 
 /// A log level as people type it, from the most important to the least.
@@ -116,6 +131,11 @@ impl Machine {
         config.arguments = self.arguments;
         config.timeout = self.timeout;
         config.contract = if self.no_contract { Contract::None } else { Contract::Required };
+        config.interrupts = match self.interrupts {
+            InterruptsWord::Auto => Interrupts::AsNeeded,
+            InterruptsWord::On => Interrupts::On,
+            InterruptsWord::Off => Interrupts::Off,
+        };
         config.directory = self.dir.map(|grant| Grant {
             limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },
             ..grant

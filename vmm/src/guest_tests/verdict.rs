@@ -136,7 +136,16 @@ struct Kinds<'a>(&'a ExitCounts);
 impl fmt::Display for Kinds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ExitCounts {
-            pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal, ..
+            pio_in,
+            pio_out,
+            hypercall,
+            mmio_read,
+            mmio_write,
+            halt,
+            interrupted,
+            ioapic_eoi,
+            fatal,
+            ..
         } = self.0;
         let kinds = [
             (pio_in, "pio_in"),
@@ -146,6 +155,7 @@ impl fmt::Display for Kinds<'_> {
             (mmio_write, "mmio_write"),
             (halt, "halt"),
             (interrupted, "interrupted"),
+            (ioapic_eoi, "ioapic_eoi"),
             (fatal, "fatal"),
         ];
         let seen = kinds.iter().filter(|(count, _)| **count > 0);

@@ -203,5 +203,6 @@ fn count_of(exits: &ExitCounts, kind: ExitKind) -> u64 {
         ExitKind::Hypercall => exits.hypercall,
         ExitKind::Halt => exits.halt,
         ExitKind::Interrupted => exits.interrupted,
+        ExitKind::IoapicEoi => exits.ioapic_eoi,
     }
 }

@@ -28,6 +28,8 @@ pub enum Kind {
     /// A signal, which is no doing of the guest.
     #[default]
     Interrupted,
+    /// The end of an interrupt that the I/O APIC must know of.
+    IoapicEoi,
     /// The CPU has shut down.
     TripleFault,
     /// A debugger's stop.
@@ -46,7 +48,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in their order, with the words that name them.
-    pub const ALL: [(Self, &str); 14] = [
+    pub const ALL: [(Self, &str); 15] = [
         (Self::PioIn, "pio-in"),
         (Self::PioOut, "pio-out"),
         (Self::Hypercall, "hypercall"),
@@ -54,6 +56,7 @@ impl Kind {
         (Self::MmioWrite, "mmio-write"),
         (Self::Halt, "halt"),
         (Self::Interrupted, "interrupted"),
+        (Self::IoapicEoi, "ioapic-eoi"),
         (Self::TripleFault, "triple-fault"),
         (Self::Debug, "debug"),
         (Self::EmulationFailure, "emulation-failure"),
@@ -72,6 +75,7 @@ impl Kind {
             Exit::MmioWrite { .. } => Self::MmioWrite,
             Exit::Halt => Self::Halt,
             Exit::Interrupted => Self::Interrupted,
+            Exit::IoapicEoi { .. } => Self::IoapicEoi,
             Exit::TripleFault => Self::TripleFault,
             Exit::Debug(_) => Self::Debug,
             Exit::EmulationFailure(_) => Self::EmulationFailure,
