@@ -10,6 +10,7 @@ use super::pipe::Transfer;
 use super::process::{Handle, Process, Wait};
 use super::slice::UserSlice;
 use crate::hypercall::{self, HypercallError};
+use crate::time::clock;
 
 /// What becomes of a call.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ pub(super) fn handle(process: &mut Process, number: u64, [first, second, third]:
         SystemCall::Yield => Ok(Outcome::Yield),
         SystemCall::Sleep => Ok(sleep(process, first)),
         SystemCall::ProcessId => Ok(Outcome::Answer(Ok(process.id()))),
-        SystemCall::Time => Ok(Outcome::Answer(Ok(hypercall::monotonic_ns()))),
+        SystemCall::Time => Ok(Outcome::Answer(Ok(clock::now_ns()))),
         SystemCall::Grow => grow(process, first),
         SystemCall::Argument => Ok(Outcome::Answer(Ok(process.argument()))),
     };
@@ -121,7 +122,7 @@ fn close(process: &mut Process, handle: u64) -> Result {
 
 /// Waits from the first time the call is made; it is made again until then.
 fn sleep(process: &mut Process, nanoseconds: u64) -> Outcome {
-    let now = hypercall::monotonic_ns();
+    let now = clock::now_ns();
     let until = process.wakes_at(|| now.saturating_add(nanoseconds));
     if now >= until { Outcome::Answer(Ok(0)) } else { Outcome::Wait(Wait::Until(until)) }
 }

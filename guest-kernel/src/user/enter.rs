@@ -46,7 +46,7 @@ pub(super) const SYSCALL: u64 = 256;
 /// # Safety
 /// 1. CS and SS are those of ring 3, RIP is canonical, RFLAGS has no bits but those a program may have.
 /// 2. The page tables in use map the kernel as it is mapped now, for ring 0 alone.
-/// 3. No other CPU is in here.
+/// 3. No other CPU is in here, and interrupts are off, as they are when this returns.
 #[cfg(target_os = "none")]
 pub(super) unsafe fn enter(registers: &mut ExceptionFrame) {
     let frame = TRAP_STACK_END.cast_mut().cast::<ExceptionFrame>().wrapping_sub(1);

@@ -18,7 +18,7 @@ use super::elf::{Executable, ImageError};
 use super::memory::{IMAGE, MAX_PAGES, Memory, MemoryError, STACK_END};
 use super::pipe::{Receiver, Sender};
 use super::{enter, setup};
-use crate::cpu::gdt;
+use crate::cpu::{flags, gdt};
 use crate::exceptions::{ExceptionFrame, Vector};
 use crate::memory::paging::Rights;
 
@@ -79,7 +79,7 @@ pub enum Wait {
     Room,
     /// Something typed.
     Typing,
-    /// A time, by [`monotonic_ns`](crate::hypercall::monotonic_ns).
+    /// A time, by the [clock](crate::time::clock).
     Until(u64),
 }
 
@@ -288,8 +288,8 @@ impl Process {
         (&mut self.memory, &mut self.handles)
     }
 
-    /// Lets it run until it gives way, waits or ends: enter, look why it came back, answer, repeat.
-    pub(super) fn turn(&mut self) -> Turn {
+    /// Lets it run until it gives way, waits or ends, or its time is up: enter, look why it came back, answer, repeat.
+    pub(super) fn turn(&mut self, is_time_up: impl Fn() -> bool) -> Turn {
         if self.wait.is_some() {
             match self.answer() {
                 None => {}
@@ -301,11 +301,11 @@ impl Process {
             let arrival = self.run();
             let turn = match arrival {
                 Arrival::Call => self.answer(),
-                Arrival::Interrupt => Some(Turn::Paused),
+                Arrival::Interrupt => None,
                 Arrival::Fault if self.has_touched_its_stack() => None,
                 Arrival::Fault => Some(Turn::Ended(End::Died(Box::new(self.registers.0)))),
             };
-            if let Some(turn) = turn {
+            if let Some(turn) = turn.or_else(|| is_time_up().then_some(Turn::Paused)) {
                 return turn;
             }
         }
@@ -381,8 +381,11 @@ impl Registers {
         frame.cs = gdt::USER_CODE.into();
         frame.ss = gdt::USER_DATA.into();
         frame.rflags = frame.rflags & OWN_FLAGS | SET_FLAGS;
+        let interrupts = flags::disable_interrupts();
         // SAFETY: Segments and flags are set above. RIP is in user space: it was at the start, and `arrival` calls it a
-        // fault when a call or an interrupt left it elsewhere. Every space maps the kernel. Processes run on one CPU.
+        // fault when a call or an interrupt left it elsewhere. Every space maps the kernel. Processes run on one CPU,
+        // and no interrupt comes before it is in ring 3.
         unsafe { enter::enter(frame) };
+        flags::restore_interrupts(interrupts);
     }
 }

@@ -12,8 +12,18 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
+
 use super::process::{End, Process, Turn, Wait};
-use crate::hypercall;
+use crate::time::timer::{self, AlarmId};
+use crate::time::{self, Instant, clock};
+
+/// How long a process runs while others could.
+pub const TIME_SLICE: Duration = Duration::from_millis(10);
+
+/// How many slices have passed.
+static SLICES: AtomicU64 = AtomicU64::new(0);
 
 /// Processes, in the order of their turns.
 #[derive(Debug, Default)]
@@ -55,12 +65,26 @@ impl Scheduler {
     }
 
     /// Runs all processes to their ends, and gives these in their order.
+    ///
+    /// While there is more than one, the timer takes care that each has its turn. A machine without interrupt controllers
+    /// has no timer; there each runs until it gives way or waits.
     pub fn run(&mut self) -> Vec<Ended> {
+        let mut alarm = Alarm::None;
+        let ended = self.run_all(&mut alarm);
+        alarm.cancel();
+        ended
+    }
+
+    fn run_all(&mut self, alarm: &mut Alarm) -> Vec<Ended> {
         let mut ended = Vec::new();
         // How many turns in a row have moved nothing.
         let mut idle_turns = 0;
         while let Some(mut process) = self.queue.pop_front() {
-            match process.turn() {
+            if !self.queue.is_empty() {
+                alarm.set();
+            }
+            let slice = SLICES.load(Ordering::Relaxed);
+            match process.turn(|| SLICES.load(Ordering::Relaxed) != slice) {
                 Turn::Ended(end) => {
                     ended.push(Ended { id: process.id(), name: process.name(), end });
                     idle_turns = 0;
@@ -96,14 +120,44 @@ impl Scheduler {
     }
 }
 
+/// The alarm that ends a slice.
+///
+/// It is set for a turn unless one is set already, and comes once. A timer that repeats would come again while the kernel
+/// still serves the last one, where a KVM interprets the kernel; then no process would get on.
+enum Alarm {
+    None,
+    /// Set when so many slices had passed.
+    Set {
+        slices: u64,
+        id: AlarmId,
+    },
+}
+
+impl Alarm {
+    fn set(&mut self) {
+        let slices = SLICES.load(Ordering::Relaxed);
+        let is_set = matches!(self, Self::Set { slices: before, .. } if *before == slices);
+        if is_set || crate::boot_info().interrupts == 0 {
+            return;
+        }
+        let end = timer::at(Instant::now() + TIME_SLICE, |_| _ = SLICES.fetch_add(1, Ordering::Relaxed));
+        // Without room for an alarm a process keeps the CPU until it gives way.
+        *self = end.map_or(Self::None, |id| Self::Set { slices, id });
+    }
+
+    fn cancel(self) {
+        if let Self::Set { id, .. } = self {
+            timer::cancel(id);
+        }
+    }
+}
+
 /// The end of a process whose wait has none.
 fn stuck(process: Process) -> Option<Ended> {
     Some(Ended { id: process.id(), name: process.name(), end: End::Stuck(process.wait()?) })
 }
 
-/// Waits for a time, by [`monotonic_ns`](hypercall::monotonic_ns).
+/// Waits for a time, by the [clock].
 fn sleep_until(time: u64) {
-    while hypercall::monotonic_ns() < time {
-        core::hint::spin_loop();
-    }
+    time::sleep_until(Instant::now() + Duration::from_nanos(time.saturating_sub(clock::now_ns())));
 }
