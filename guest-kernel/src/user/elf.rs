@@ -169,7 +169,9 @@ fn piece(bytes: &[u8], offset: u64, size: u64) -> Option<&[u8]> {
 
 /// The number of `size` bytes at `offset`, little endian.
 fn number(bytes: &[u8], offset: u64, size: u64) -> Option<u64> {
-    Some(piece(bytes, offset, size)?.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+    let mut word = [0; size_of::<u64>()];
+    word.get_mut(..size as usize)?.copy_from_slice(piece(bytes, offset, size)?);
+    Some(u64::from_le_bytes(word))
 }
 
 #[cfg(all(test, not(target_os = "none")))]

@@ -21,7 +21,7 @@
 //!
 //! let mut scheduler = Scheduler::new();
 //! let process = Process::load(&user::program!("greets")).expect("our build has made it");
-//! scheduler.start(process.with_argument(7));
+//! scheduler.start(process);
 //! scheduler.run().iter().for_each(|ended| println!("{ended}"));
 //! ```
 //!
@@ -43,7 +43,7 @@ pub use elf::{ImageError, MAX_SEGMENTS};
 pub use memory::{HEAP, HEAP_END, IMAGE, IMAGE_END, MAX_PAGES, MemoryError, STACK, STACK_END};
 pub use pipe::{CAPACITY, Receiver, Sender, Transfer, pipe};
 pub use process::{End, LoadError, Process, Program, Wait};
-pub use scheduler::{Ended, Scheduler};
+pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 

@@ -65,18 +65,18 @@ impl Scheduler {
     }
 
     /// Runs all processes to their ends, and gives these in their order.
-    ///
-    /// While there is more than one, the timer takes care that each has its turn. A machine without interrupt controllers
-    /// has no timer; there each runs until it gives way or waits.
     pub fn run(&mut self) -> Vec<Ended> {
-        let mut alarm = Alarm::None;
-        let ended = self.run_all(&mut alarm);
-        alarm.cancel();
+        let mut ended = Vec::new();
+        self.run_with(|end| ended.push(end));
         ended
     }
 
-    fn run_all(&mut self, alarm: &mut Alarm) -> Vec<Ended> {
-        let mut ended = Vec::new();
+    /// Runs all processes to their ends, and tells of each when it has come.
+    ///
+    /// While there is more than one, the timer takes care that each has its turn. A machine without interrupt controllers
+    /// has no timer; there each runs until it gives way or waits.
+    pub fn run_with(&mut self, mut tell: impl FnMut(Ended)) {
+        let mut alarm = Alarm::None;
         // How many turns in a row have moved nothing.
         let mut idle_turns = 0;
         while let Some(mut process) = self.queue.pop_front() {
@@ -86,7 +86,10 @@ impl Scheduler {
             let slice = SLICES.load(Ordering::Relaxed);
             match process.turn(|| SLICES.load(Ordering::Relaxed) != slice) {
                 Turn::Ended(end) => {
-                    ended.push(Ended { id: process.id(), name: process.name(), end });
+                    let (id, name) = (process.id(), process.name());
+                    // What it had is free before anybody hears of it.
+                    drop(process);
+                    tell(Ended { id, name, end });
                     idle_turns = 0;
                     continue;
                 }
@@ -95,11 +98,11 @@ impl Scheduler {
             }
             self.queue.push_back(process);
             if idle_turns >= self.queue.len() {
-                ended.extend(self.wait());
+                self.wait().into_iter().for_each(&mut tell);
                 idle_turns = 0;
             }
         }
-        ended
+        alarm.cancel();
     }
 
     /// Waits for what can come from outside: time, or typing. When none of the processes waits for that, they have ended.
