@@ -11,8 +11,8 @@
 //! As for the kernel, the stack lies below the image. Whatever is in here belongs to one process and is freed with it.
 //! Addresses of other parts of memory are the kernel's, and no page there is for ring 3.
 
-use shared_abi::Gva;
 use shared_abi::addr::PAGE_SIZE;
+use shared_abi::{Gpa, Gva};
 use user_library::abi;
 
 use crate::memory::USER_START;
@@ -112,12 +112,14 @@ impl Memory {
 
     /// Two bytes of the program's code; `None` where it has none.
     pub(super) fn code(&self, gva: Gva) -> Option<[u8; 2]> {
-        let byte = |gva: Gva| {
-            let mapping = self.find(gva)?;
-            // SAFETY: A page of the process is RAM, mapped at its own address, and the process does not run.
-            Some(unsafe { (mapping.gpa.0 as *const u8).read() })
+        let first = self.find(gva)?.gpa;
+        // Most often the next byte is on the same page, and one walk is enough.
+        let second = match gva.page_offset() + 1 {
+            PAGE_SIZE => self.find(gva.checked_add(1)?)?.gpa,
+            _ => Gpa(first.0 + 1),
         };
-        Some([byte(gva)?, byte(gva.checked_add(1)?)?])
+        // SAFETY: Pages of the process are RAM, mapped at its own address, and the process does not run.
+        Some([first, second].map(|gpa| unsafe { (gpa.0 as *const u8).read() }))
     }
 
     /// Gives the page of the stack at `gva`, if there could be one and is none. Says whether there is one now.

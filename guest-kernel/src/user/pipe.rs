@@ -85,7 +85,7 @@ impl Sender {
         if count == 0 && !bytes.is_empty() {
             return Ok(Transfer::MustWait(Wait::Room));
         }
-        buffer.extend(bytes.iter().take(count));
+        buffer.extend(bytes.get(..count).unwrap_or_default());
         Ok(Transfer::Done(count))
     }
 }
@@ -98,7 +98,13 @@ impl Receiver {
         if count == 0 && !bytes.is_empty() && self.0.senders.get() > 0 {
             return Transfer::MustWait(Wait::Bytes);
         }
-        bytes.iter_mut().zip(buffer.drain(..count)).for_each(|(place, byte)| *place = byte);
+        let (bytes, _) = bytes.split_at_mut(count);
+        // The buffer is a ring: its bytes lie in two pieces.
+        let (first, second) = buffer.as_slices();
+        let (to_first, to_second) = bytes.split_at_mut(count.min(first.len()));
+        to_first.copy_from_slice(&first[..to_first.len()]);
+        to_second.copy_from_slice(&second[..to_second.len()]);
+        buffer.drain(..count);
         Transfer::Done(count)
     }
 }
