@@ -50,6 +50,8 @@ impl BootInfo {
     pub const MAGIC: u64 = u64::from_le_bytes(*b"DUETBOOT");
     /// Version of this structure.
     pub const VERSION: u64 = 3;
+    /// The most virtual CPUs that a machine has.
+    pub const MAX_VCPUS: u64 = 64;
 }
 
 const _: () = assert!(size_of::<BootInfo>() as u64 <= layout::BOOT_INFO_SIZE);

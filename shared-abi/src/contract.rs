@@ -115,6 +115,7 @@ const TEXT: Text = {
         .number("interrupts", "TICK", interrupts::TICK as u64)
         .number("needs", "INTERRUPTS", needs::INTERRUPTS)
         .number("BootInfo", "VERSION", BootInfo::VERSION)
+        .number("BootInfo", "MAX_VCPUS", BootInfo::MAX_VCPUS)
 };
 
 /// Bytes of the contract's text.

@@ -13,6 +13,7 @@ use shared_abi::layout::{MAX_RAM_SIZE, MIN_RAM_SIZE};
 
 use crate::boot::contract::Contract;
 use crate::console::Console;
+use crate::cpus::VcpuCount;
 use crate::hypercall::Grant;
 use crate::input::Input;
 use crate::interrupts::Interrupts;
@@ -23,6 +24,8 @@ use crate::log::Log;
 pub struct VmConfig {
     /// The kernel: an ELF64 executable.
     pub kernel: KernelSource,
+    /// vCPUs of the machine.
+    pub vcpus: VcpuCount,
     /// RAM of the machine.
     pub memory: MemorySize,
     /// How the host backs that RAM.
@@ -54,6 +57,7 @@ impl VmConfig {
     pub fn new(kernel: KernelSource) -> Self {
         Self {
             kernel,
+            vcpus: VcpuCount::ONE,
             memory: MemorySize::DEFAULT,
             backing: Backing::default(),
             page_size: PageSize::Size2M,

@@ -9,6 +9,8 @@
 //! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`], [`hypercall`].
 //! 5. Say how it ended: [`next`], [`report`].
 //!
+//! A machine of several vCPUs has a thread for each: [`crew`].
+//!
 //! Reading order: [`vm`], [`run_loop`], [`exit`], then whatever makes you curious.
 //!
 //! # Embedding
@@ -33,6 +35,9 @@ pub mod channels;
 pub mod config;
 pub mod console;
 pub mod coverage;
+mod cpuid;
+pub mod cpus;
+pub mod crew;
 pub mod debug;
 pub mod devices;
 pub mod doctor;
@@ -68,6 +73,7 @@ pub mod vm;
 pub use boot::contract::Contract;
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
+pub use cpus::{VcpuCount, VcpuId};
 pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};

@@ -1,7 +1,7 @@
 //! `Machine`: what all vCPUs of a VM share.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use kvm_ioctls::VmFd;
@@ -12,6 +12,8 @@ use shared_abi::{Gpa, layout, ports};
 
 use crate::channels::{Channels, Host};
 use crate::console::Console;
+use crate::cpus::VcpuCount;
+use crate::crew::Crew;
 use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
@@ -42,6 +44,8 @@ pub struct Machine {
     ioapic: Option<SharedIoapic>,
     /// Stops all of it.
     pub stop: StopHandle,
+    /// Who of the vCPUs does what; `None` where there is one.
+    pub crew: Option<Crew>,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest speaks our contract and so may make hypercalls.
@@ -66,6 +70,8 @@ pub struct Parts {
     pub slots: MemorySlots,
     /// Whether the VM has local APICs, so that the machine has an I/O APIC.
     pub interrupts: bool,
+    /// How many vCPUs there are.
+    pub vcpus: VcpuCount,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.
@@ -114,6 +120,7 @@ impl Machine {
             mmio,
             ioapic,
             stop,
+            crew: Crew::of(parts.vcpus),
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
             arguments: parts.arguments,
@@ -241,8 +248,16 @@ impl Machine {
         locked(&self.slots)
     }
 
-    pub(crate) fn input(&self) -> MutexGuard<'_, Input> {
-        locked(&self.input)
+    /// The input; `None` when another vCPU reads it and the caller will not wait.
+    pub(crate) fn input(&self, wait: bool) -> Option<MutexGuard<'_, Input>> {
+        if wait {
+            return Some(locked(&self.input));
+        }
+        match self.input.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(input) => Some(input),
+        }
     }
 
     /// What the guest has said of its own panic.

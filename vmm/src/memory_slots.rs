@@ -12,7 +12,8 @@
 //!    registers everything and lets the guest try once more.
 //!
 //! Page tables need no care: a table is written before it is used, and the writing registers its chunk. What is left is
-//! atomicity: the first locked access to a chunk is a load and a store.
+//! atomicity: the first locked access to a chunk is a load and a store. One CPU does not notice; a machine of several has
+//! all its RAM registered at once.
 
 use std::fs;
 
@@ -22,6 +23,7 @@ use shared_abi::Gpa;
 
 use crate::boot::guest_map::GuestMap;
 use crate::boot::region::RegionKind;
+use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
 use crate::memory::{GuestMemory, MemorySlot};
 use crate::origin::Origin;
@@ -54,12 +56,13 @@ impl MemorySlots {
         Self { regions, chunk_size, registered, next_slot: 0, told_at: None }
     }
 
-    /// Registers what must be there before the first instruction: all of it, or the chunks that hold something.
+    /// Registers what must be there before the first instruction: all of it, or the chunks that hold something. Several
+    /// vCPUs may meet at an address that none has touched, so they have all of it.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn register_start(&mut self, vm: &VmFd, map: &GuestMap) -> Result<()> {
-        if self.chunk_size == u64::MAX {
+    pub fn register_start(&mut self, vm: &VmFd, map: &GuestMap, vcpus: VcpuCount) -> Result<()> {
+        if self.chunk_size == u64::MAX || vcpus > VcpuCount::ONE {
             return self.register_all(vm).map(drop);
         }
         for region in map.regions().iter().filter(|region| region.kind != RegionKind::Free) {

@@ -13,6 +13,7 @@ use x86_64::registers::model_specific::EferFlags;
 
 use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
+use crate::cpus::VcpuId;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
@@ -76,6 +77,7 @@ pub struct RunMapping {
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
+    id: VcpuId,
     fd: VcpuFd,
     /// The mapping that starts with `kvm_run`.
     run_mapping: RunMapping,
@@ -97,10 +99,10 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn create(kvm: &Kvm, vm: &VmFd, id: u64) -> Result<Self> {
+    pub fn create(kvm: &Kvm, vm: &VmFd, id: VcpuId) -> Result<Self> {
         let mapping_size = mapping_size(kvm)?;
         // kvm-ioctls maps `kvm_run` in the same call.
-        let (fd, created_at) = Origin::of(vm.create_vcpu(id));
+        let (fd, created_at) = Origin::of(vm.create_vcpu(id.number().into()));
         let mut fd = fd.map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let syncable = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned();
         let syncs_registers = syncable & KVM_SYNC_X86_REGS != 0;
@@ -110,6 +112,7 @@ impl Vcpu {
         let hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
         let run_mapping = RunMapping { hva, size: mapping_size as u64, mapped_at: created_at };
         Ok(Self {
+            id,
             fd,
             run_mapping,
             crossing: None,
@@ -118,6 +121,12 @@ impl Vcpu {
             syncs_special: false,
             coalesced: None,
         })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> VcpuId {
+        self.id
     }
 
     /// Gives the vCPU the features that CPUID will show.
@@ -203,7 +212,7 @@ impl Vcpu {
 
     /// Lets stop requests reach this thread while it runs this vCPU.
     pub(crate) fn attach(&mut self, stop: &StopHandle) -> Result<Attached> {
-        stop.attach(self.fd.get_kvm_run())
+        stop.attach(self.id, self.fd.get_kvm_run())
     }
 
     /// The general registers, RIP and RFLAGS.
@@ -325,6 +334,13 @@ impl Vcpu {
     ) -> std::result::Result<(), HypercallError> {
         self.coalesced = Some(Coalesced::register(zone, &mut self.fd, host)?);
         Ok(())
+    }
+
+    /// Shows the writes that KVM has kept since the last exit, as each exit does.
+    pub(crate) fn drain_coalesced(&mut self) {
+        if let Some(coalesced) = &self.coalesced {
+            coalesced.drain(&mut self.fd);
+        }
     }
 
     /// CR3, or `None` while paging is off.

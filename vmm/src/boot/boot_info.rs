@@ -7,6 +7,7 @@ use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
 use crate::boot::guest_map::GuestMap;
+use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
 use crate::origin::Origin;
@@ -42,7 +43,13 @@ pub struct Offers {
 
 /// Writes both to their places. Gives the line that had them written.
 #[track_caller]
-pub fn write(map: &GuestMap, arguments: &[u8], offers: Offers, memory: &GuestMemory) -> Origin {
+pub fn write(
+    map: &GuestMap,
+    arguments: &[u8],
+    vcpus: VcpuCount,
+    offers: Offers,
+    memory: &GuestMemory,
+) -> Origin {
     let page_tables = map.page_tables();
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
@@ -52,7 +59,7 @@ pub fn write(map: &GuestMap, arguments: &[u8], offers: Offers, memory: &GuestMem
         image: map.image(),
         page_tables: RamRegion::new(page_tables.start, page_tables.end),
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
-        vcpu_count: 1,
+        vcpu_count: vcpus.get().into(),
         hypercalls: offers.hypercalls.into(),
         interrupts: offers.interrupts.into(),
         // A vCPU must exist to be asked.

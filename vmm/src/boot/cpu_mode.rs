@@ -17,7 +17,7 @@ use x86_64::registers::rflags::RFlags;
 use crate::error::{Error, Result};
 use crate::origin::Origin;
 
-/// 64-bit mode with four-level paging: the one mode our guest kernels start in.
+/// 64-bit mode with four-level paging: the one mode our guest kernels start in, and each of their CPUs.
 ///
 /// | register | value | why |
 /// |---|---|---|
@@ -33,7 +33,7 @@ use crate::origin::Origin;
 /// | `DS` `ES` `SS` `FS` `GS` | flat data, ring 0 | |
 /// | `TR` | busy 64-bit TSS of no use | VMX refuses to enter a guest without one |
 /// | `GDTR`, `IDTR` | base 0, limit 0 | no table: an exception becomes a triple fault until the guest has loaded its own (`guest-kernel/src/cpu/`) |
-/// | `RIP` | the image's entry | |
+/// | `RIP` | the image's entry | or what `StartCpu` says, as the two below |
 /// | `RSP` | end of the stack | 16-byte aligned, as the ABI asks before a call |
 /// | `RDI` | GPA of `BootInfo` | the first argument of a System V function |
 /// | `RFLAGS` | bit 1, which is always 1 | interrupts are off |
@@ -43,6 +43,10 @@ pub struct LongMode {
     pub entry_gva: Gva,
     /// Where the PML4 lies.
     pub page_tables_gpa: Gpa,
+    /// Where the stack ends.
+    pub stack_gva: Gva,
+    /// What the first function is called with.
+    pub argument: u64,
 }
 
 /// The lines that set registers.
@@ -55,6 +59,13 @@ pub struct RegisterOrigins {
 }
 
 impl LongMode {
+    /// The start of a machine's first vCPU.
+    #[must_use]
+    pub fn at_boot(entry_gva: Gva, page_tables_gpa: Gpa) -> Self {
+        let (stack_gva, argument) = (Gva(layout::STACK_END.0), layout::BOOT_INFO.0);
+        Self { entry_gva, page_tables_gpa, stack_gva, argument }
+    }
+
     /// Sets the vCPU's registers and checks that KVM kept them.
     ///
     /// # Errors
@@ -100,8 +111,8 @@ impl LongMode {
     fn regs(&self) -> kvm_regs {
         kvm_regs {
             rip: self.entry_gva.0,
-            rsp: layout::STACK_END.0,
-            rdi: layout::BOOT_INFO.0,
+            rsp: self.stack_gva.0,
+            rdi: self.argument,
             rflags: RESERVED_RFLAGS,
             ..kvm_regs::default()
         }
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_dropped_bit_is_named() {
-        let mode = LongMode { entry_gva: Gva(0x10_0000), page_tables_gpa: Gpa(0x8_0000) };
+        let mode = LongMode::at_boot(Gva(0x10_0000), Gpa(0x8_0000));
         let set = mode.sregs(kvm_sregs::default());
         let mut kept = set;
         assert_eq!(difference(&set, &kept), None);

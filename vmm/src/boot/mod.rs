@@ -90,10 +90,10 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     let page_tables = page_tables::write(&map, &mut write_table);
     let hypercalls = config.contract == Contract::Required;
     let offers = Offers { hypercalls, interrupts };
-    let boot_info = boot_info::write(&map, &arguments, offers, memory);
+    let boot_info = boot_info::write(&map, &arguments, config.vcpus, offers, memory);
 
     let (entry_gva, page_tables_gpa) = (image.entry(), map.page_tables().start);
-    let (cpu, decided) = Origin::of(LongMode { entry_gva, page_tables_gpa });
+    let (cpu, decided) = Origin::of(LongMode::at_boot(entry_gva, page_tables_gpa));
     let origins = BootOrigins { planned, loaded, page_tables, boot_info, cpu: decided };
     Ok(Boot { map, cpu, interrupts, arguments, origins })
 }

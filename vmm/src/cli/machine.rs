@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use vmm::config::parse_bytes;
 use vmm::{
     Backing, Console, Contract, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log, MemorySize,
-    PageSize, VmConfig,
+    PageSize, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -17,6 +17,10 @@ use crate::say::say;
 pub(crate) struct Machine {
     /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
     image: PathBuf,
+
+    /// How many vCPUs the machine has: 1 to 64. The guest starts on the first and starts the others itself.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    cpus: VcpuCount,
 
     /// RAM of the machine: bytes, or a number with K, M or G. At least 2M, at most 256G.
     #[arg(long, short, value_name = "SIZE", default_value = "16M")]
@@ -121,6 +125,7 @@ impl Machine {
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
         let mut config = VmConfig::new(KernelSource::File(self.image));
+        config.vcpus = self.cpus;
         config.memory = self.memory;
         config.backing = Backing { mergeable: self.ksm, huge: self.thp };
         config.page_size = match self.page_size {

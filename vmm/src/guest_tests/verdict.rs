@@ -188,7 +188,7 @@ mod tests {
 
     fn verdict(test: &GuestTest, stop: StopReason, hypercalls: u64, console: &str) -> Verdict {
         let exits = ExitCounts { hypercall: hypercalls, pio_out: 1, interrupted: 3, ..ExitCounts::default() };
-        let report = RunReport { stop, rip: None, panic: None, exits };
+        let report = RunReport { stop, vcpu: None, rip: None, panic: None, exits };
         Verdict::of(test, report, Some(1000), console.into(), Duration::from_millis(2))
     }
 

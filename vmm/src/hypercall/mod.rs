@@ -5,6 +5,7 @@
 //! and this file has not does not compile.
 
 mod console;
+mod cpus;
 mod files;
 mod journal;
 mod last_words;
@@ -180,6 +181,9 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::DirectoryRead { handle, buffer_gva, buffer_size } => {
             let space = context.space()?;
             machine.files().read_directory(&space, handle, buffer(buffer_gva, buffer_size))
+        }
+        Hypercall::StartCpu { cpu, entry_gva, stack_gva, argument } => {
+            cpus::start(context, cpu, entry_gva, stack_gva, argument)?
         }
         Hypercall::Exception { frame_gva } => return last_words::exception(context, frame_gva),
         Hypercall::Panic { text_gva, text_size } => {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use shared_abi::hypercall::{Answer, Hypercall, Registers};
 use shared_abi::{Gpa, Gva};
 
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::observe::callers::Callers;
 
@@ -134,8 +135,10 @@ pub struct Site {
 /// One exit. It has no heap memory, so making one costs no allocation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Entry {
-    /// Its number, from 1.
+    /// Its number, from 1; those of all vCPUs are numbered as they come.
     pub number: u64,
+    /// Who left the guest.
+    pub vcpu: VcpuId,
     /// Where it came from and what it was.
     pub site: Site,
     /// Bytes per access.
