@@ -3,6 +3,7 @@
 
 pub mod apic;
 pub mod call_on;
+pub mod control;
 pub mod cpuid;
 pub mod cr3;
 pub mod flags;
@@ -14,6 +15,7 @@ pub mod msr;
 pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
+pub mod scan;
 pub mod tsc;
 pub mod tss;
 pub mod vectors;

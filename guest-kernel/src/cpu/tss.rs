@@ -12,7 +12,10 @@
 use shared_abi::exception::Vector;
 use shared_abi::layout;
 
+use core::ptr::null;
+
 use crate::exceptions::entry;
+use crate::user::enter;
 
 /// Where the linker puts it.
 pub const ADDRESS: u64 = entry::ADDRESS + entry::SIZE;
@@ -46,7 +49,7 @@ pub const fn stack_for(vector: usize) -> u8 {
 pub struct Tss {
     reserved_0: u32,
     /// The stack of each ring, for those who leave a less privileged one.
-    ring_stacks: [u64; 3],
+    ring_stacks: [RingStack; 3],
     reserved_1: u64,
     /// The interrupt stack table, whose entries count from 1.
     interrupt_stacks: [u64; 7],
@@ -55,6 +58,14 @@ pub struct Tss {
     /// Where the I/O permission bitmap starts: behind the segment's end, so there is none.
     io_map: u16,
 }
+
+/// Where a stack starts that grows down; the linker knows where that is.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+struct RingStack(*const u8);
+
+// SAFETY: An address for the CPU, which nobody follows here.
+unsafe impl Sync for RingStack {}
 
 /// The one TSS.
 #[cfg_attr(target_os = "none", unsafe(export_name = "exception_tss"), unsafe(link_section = ".rodata.tss"))]
@@ -68,7 +79,7 @@ impl Tss {
         interrupt_stacks[MACHINE_CHECK_STACK as usize - 1] = layout::MACHINE_CHECK_STACK_END.0;
         Self {
             reserved_0: 0,
-            ring_stacks: [0; 3],
+            ring_stacks: [RingStack(enter::TRAP_STACK_END), RingStack(null()), RingStack(null())],
             reserved_1: 0,
             interrupt_stacks,
             reserved_2: 0,
