@@ -8,14 +8,15 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
-use x86_64::registers::control::{Cr0Flags, Cr4Flags};
+use x86_64::registers::control::Cr4Flags;
 use x86_64::registers::model_specific::EferFlags;
 
-use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
+use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
+use crate::page_walk::PageTables;
 use crate::stop::{Attached, StopHandle};
 
 /// Where a guest was when it left.
@@ -131,8 +132,8 @@ impl Vcpu {
     /// Gives the vCPU the registers it starts with.
     ///
     /// # Errors
-    /// As [`LongMode::set`].
-    pub fn start_in(&self, mode: &LongMode) -> Result<RegisterOrigins> {
+    /// As [`CpuMode::set`].
+    pub fn start_in(&self, mode: &CpuMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
     }
 
@@ -321,13 +322,12 @@ impl Vcpu {
         Ok(())
     }
 
-    /// CR3, or `None` while paging is off.
+    /// The page tables, or `None` while paging is off.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn page_tables(&self) -> Result<Option<u64>> {
-        let registers = self.special_registers()?;
-        Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
+    pub fn page_tables(&self) -> Result<Option<PageTables>> {
+        Ok(PageTables::of(&self.special_registers()?))
     }
 
     /// RIP, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as the KVM has

@@ -4,6 +4,7 @@ use shared_abi::boot_info::{BootInfo, RamRegion};
 use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
+use crate::boot::cpu_mode::StartMode;
 use crate::boot::guest_map::GuestMap;
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
@@ -29,10 +30,12 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes both to their places. Gives the line that had them written.
+/// Writes both to their places, which only long mode has. Gives the line that had them written.
 #[track_caller]
 pub fn write(map: &GuestMap, arguments: &[u8], hypercalls: bool, memory: &GuestMemory) -> Origin {
-    let page_tables = map.page_tables();
+    let Some(page_tables) = map.page_tables().filter(|_| map.mode() == StartMode::Long) else {
+        return Origin::here();
+    };
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
         magic: BootInfo::MAGIC,

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use shared_abi::{Gpa, Gva};
 use vmm::config::parse_bytes;
+use vmm::explain::parse_address;
 use vmm::{
-    Backing, Console, Contract, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize, PageSize,
-    VmConfig,
+    Backing, Console, Contract, Flat, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize,
+    PageSize, Start, StartMode, VmConfig,
 };
 
 use crate::say::say;
@@ -15,8 +17,21 @@ use crate::say::say;
 /// The machine, the guest in it, and who talks to it: what every command has that boots one.
 #[derive(Args, Debug)]
 pub(crate) struct Machine {
-    /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
+    /// The kernel: a freestanding, statically linked ELF executable, of 64 bits for long mode and of 32 for all others; or a
+    /// flat image, with --load-at.
     image: PathBuf,
+
+    /// The mode that the CPU starts in. In all but `long` a guest is a foreign one, as with --no-contract.
+    #[arg(long, value_name = "MODE", default_value = "long")]
+    mode: ModeWord,
+
+    /// Take the image for a flat one, bytes without headers that go to this address. It is a foreign guest.
+    #[arg(long, value_name = "GPA", value_parser = parse_gpa)]
+    load_at: Option<u64>,
+
+    /// Where a flat image starts, when not at its first byte.
+    #[arg(long, value_name = "GPA", value_parser = parse_gpa, requires = "load_at")]
+    entry: Option<u64>,
 
     /// RAM of the machine: bytes, or a number with K, M or G. At least 2M, at most 256G.
     #[arg(long, short, value_name = "SIZE", default_value = "16M")]
@@ -80,6 +95,21 @@ enum LogWord {
     Trace,
 }
 
+/// A mode as people type it, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModeWord {
+    /// 16-bit code, as the CPU leaves reset.
+    Real,
+    /// 32-bit code without paging.
+    Protected,
+    /// 32-bit code with two levels of page tables.
+    Paged32,
+    /// 32-bit code with three levels of page tables.
+    Pae,
+    /// 64-bit code.
+    Long,
+}
+
 /// A page size as people type it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PageSizeWord {
@@ -105,7 +135,10 @@ impl Machine {
 
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
+        let start = self.start();
+        let is_foreign = self.no_contract || start != Start::default();
         let mut config = VmConfig::new(KernelSource::File(self.image));
+        config.start = start;
         config.memory = self.memory;
         config.backing = Backing { mergeable: self.ksm, huge: self.thp };
         config.page_size = match self.page_size {
@@ -115,7 +148,7 @@ impl Machine {
         };
         config.arguments = self.arguments;
         config.timeout = self.timeout;
-        config.contract = if self.no_contract { Contract::None } else { Contract::Required };
+        config.contract = if is_foreign { Contract::None } else { Contract::Required };
         config.directory = self.dir.map(|grant| Grant {
             limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },
             ..grant
@@ -125,6 +158,29 @@ impl Machine {
         config.console = Console::stdout().map_err(vmm::Error::Console)?;
         Ok(config)
     }
+}
+
+impl Machine {
+    /// How the image is to be understood.
+    fn start(&self) -> Start {
+        let mode = match self.mode {
+            ModeWord::Real => StartMode::Real,
+            ModeWord::Protected => StartMode::Protected,
+            ModeWord::Paged32 => StartMode::Paged32,
+            ModeWord::Pae => StartMode::Pae,
+            ModeWord::Long => StartMode::Long,
+        };
+        let flat = self
+            .load_at
+            .map(|load_at| Flat { load_at: Gpa(load_at), entry: Gva(self.entry.unwrap_or(load_at)) });
+        Start { mode, flat }
+    }
+}
+
+/// Reads an address: decimal, or hexadecimal with `0x`.
+fn parse_gpa(text: &str) -> Result<u64, String> {
+    parse_address(text)
+        .ok_or_else(|| format!("`{text}` is no address: write a number, with 0x if it is hexadecimal"))
 }
 
 /// Records of this level and above go to stderr, one a line.
