@@ -13,25 +13,25 @@ use vmm::explain::parse_address;
 pub(crate) struct Expectations {
     /// Expect this number in RAX when the guest has ended. What does not hold is said, and the exit code is 103.
     #[arg(long = "expect-rax", value_name = "NUMBER", value_parser = number)]
-    rax: Option<u64>,
+    expected_rax: Option<u64>,
 
     /// Expect this number in guest memory, by physical address, in the 8 bytes there or in SIZE (1, 2, 4, 8) of them, the
     /// lowest first; may stand several times.
     #[arg(long = "expect-mem", value_name = "GPA[:SIZE]=NUMBER")]
-    memory: Vec<ExpectedWord>,
+    expected_words: Vec<ExpectedWord>,
 }
 
 impl Expectations {
     /// A sentence about each expectation that does not hold, without full stop.
     pub(crate) fn unmet(&self, vm: &Vm) -> vmm::Result<Vec<String>> {
         let mut unmet = Vec::new();
-        if let Some(expected) = self.rax {
+        if let Some(expected) = self.expected_rax {
             let rax = vm.cpu_state()?.general.rax;
             if rax != expected {
                 unmet.push(format!("RAX was expected to be {}, and is {}", both(expected), both(rax)));
             }
         }
-        unmet.extend(self.memory.iter().filter_map(|word| word.unmet(vm)));
+        unmet.extend(self.expected_words.iter().filter_map(|word| word.unmet(vm)));
         Ok(unmet)
     }
 }
