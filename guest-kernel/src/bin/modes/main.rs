@@ -25,6 +25,7 @@ core::arch::global_asm!(
     include_str!("v86.s"),
     include_str!("long.s"),
     include_str!("compatibility.s"),
+    include_str!("la57.s"),
     include_str!("road.s"),
     // As the compiler expects it.
     ".code64",
@@ -35,8 +36,19 @@ core::arch::global_asm!(
 entry!(main);
 
 /// The guests, by the names of their files.
-const GUESTS: [&str; 10] =
-    ["real", "unreal", "protected16", "protected", "paged32", "pae", "v86", "long", "compatibility", "road"];
+const GUESTS: [&str; 11] = [
+    "real",
+    "unreal",
+    "protected16",
+    "protected",
+    "paged32",
+    "pae",
+    "v86",
+    "long",
+    "compatibility",
+    "la57",
+    "road",
+];
 
 fn main() {
     println!("guests of other CPU modes, which `cargo xtask modes` runs:");
