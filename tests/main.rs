@@ -32,6 +32,7 @@ mod images;
 mod invariants;
 mod ledger;
 mod map;
+mod modes;
 mod page_rights;
 mod page_tables;
 mod report;
