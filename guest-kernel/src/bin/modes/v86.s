@@ -42,7 +42,7 @@ v86_monitor:
 // Function 9 of DOS: prints the text at DS:DX up to a `$`.
 v86_print:
     add dword ptr [esp], 2          // behind the `int`
-    movzx esi, word ptr [esp + 28]  // DS
+    movzx esi, word ptr [esp + 24]  // DS
     shl esi, 4
     movzx edx, dx
     add esi, edx
