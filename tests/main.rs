@@ -29,6 +29,7 @@ mod hypercalls;
 mod image_fuzz;
 mod image_loading;
 mod images;
+mod interrupts;
 mod invariants;
 mod ledger;
 mod map;

@@ -38,7 +38,7 @@ impl MmioConsole {
     }
 
     fn at(gpa: Gpa) -> Result<Self, HypercallError> {
-        device_memory::map_hole().ok_or(HypercallError::BadAddress)?;
+        device_memory::map_hole().map_err(|_| HypercallError::BadAddress)?;
         Ok(Self { register: gpa.0 as *mut u64 })
     }
 

@@ -31,6 +31,7 @@ use shared_abi::exception::VECTORS;
 pub use shared_abi::exception::{ExceptionFrame, Vector};
 
 use crate::hypercall::{self, Hypercall};
+use crate::interrupts;
 
 /// What is done about an exception.
 pub type Handler = fn(&mut Frame) -> Next;
@@ -107,9 +108,12 @@ fn handler_of(vector: u64) -> Option<Handler> {
     unsafe { core::mem::transmute::<*mut (), Option<Handler>>(handler) }
 }
 
-/// What the entries call: has the exception handled, or the run ended.
+/// What the entries call: has the interrupt handled, or the exception; or the run ended.
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "only entries call it"))]
 extern "C" fn dispatch(frame: &mut Frame) {
+    if frame.vector >= VECTORS as u64 {
+        return interrupts::dispatch(frame);
+    }
     let next = handler_of(frame.vector).map_or(Next::Report, |handler| handler(frame));
     if next == Next::Report {
         report(frame);

@@ -13,8 +13,12 @@
 //! | [`mark`] | named spans, for timelines of a run |
 //! | [`device_memory`] | makes the addresses of devices usable |
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
+//! | [`interrupts`] | what interrupts the CPU, and who handles it |
+//! | [`time`] | `Instant`, `sleep`, alarms |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
+//! | [`memory`] | free frames, page tables, the heap, stacks |
+//! | [`prelude`] | `Vec`, `String`, `format!` and the like |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`sync`] | what one CPU has at a time |
@@ -45,6 +49,9 @@
 // So that what macros write has the same name in here as elsewhere.
 extern crate self as guest_kernel;
 
+/// What lives on the [heap](memory::heap): `Vec`, `String`, `Box`, `format!`, `BTreeMap`.
+pub extern crate alloc;
+
 pub mod arguments;
 pub mod boot;
 pub mod channel;
@@ -54,13 +61,17 @@ pub mod device_memory;
 pub mod exceptions;
 pub mod files;
 pub mod hypercall;
+pub mod interrupts;
 pub mod io;
 pub mod mark;
+pub mod memory;
 #[cfg(target_os = "none")]
 mod panic;
 pub mod power;
+pub mod prelude;
 pub mod sync;
 pub mod testing;
+pub mod time;
 
 pub use arguments::arguments;
 pub use boot::boot_info;

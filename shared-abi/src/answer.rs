@@ -15,9 +15,9 @@ shared_enum! {
         TooLarge = 4,
         /// The user granted no directory, or not for writing: `--dir PATH:rw`.
         NotGranted = 5,
-        /// No such file.
+        /// No such file, or no such CPU.
         NotFound = 6,
-        /// There is a file of that name.
+        /// There is a file of that name, or the CPU runs.
         AlreadyExists = 7,
         /// The path leads out of the granted directory, or the host does not permit it.
         NotPermitted = 8,

@@ -38,6 +38,10 @@ shared_struct! {
         pub vcpu_count: u64,
         /// 1 when the host answers hypercalls; 0 for an image that was started without a contract.
         pub hypercalls: u64,
+        /// 1 when there are interrupt controllers ([`interrupts`](crate::interrupts)); 0 when nothing interrupts.
+        pub interrupts: u64,
+        /// How often the time-stamp counter counts, in kHz; 0 where the host does not know.
+        pub tsc_khz: u64,
     }
 }
 
@@ -45,7 +49,9 @@ impl BootInfo {
     /// "DUETBOOT" as bytes.
     pub const MAGIC: u64 = u64::from_le_bytes(*b"DUETBOOT");
     /// Version of this structure.
-    pub const VERSION: u64 = 2;
+    pub const VERSION: u64 = 3;
+    /// The most virtual CPUs that a machine has.
+    pub const MAX_VCPUS: u64 = 64;
 }
 
 const _: () = assert!(size_of::<BootInfo>() as u64 <= layout::BOOT_INFO_SIZE);

@@ -20,6 +20,8 @@ shared_enum! {
         Halt = 6,
         /// Signals to the VMM, which are no doing of the guest.
         Interrupted = 7,
+        /// The end of an interrupt from a line that may still be asserted: the I/O APIC must look.
+        IoapicEoi = 8,
     }
 }
 

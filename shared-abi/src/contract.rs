@@ -22,7 +22,7 @@ use crate::guest_test::{Ending, TestRecord};
 use crate::hypercall::{
     ExitKind, FileStatus, Hypercall, HypercallError, LogLevel, OpenFlags, SeekOrigin, Translation,
 };
-use crate::{layout, ports};
+use crate::{interrupts, layout, needs, ports};
 
 /// The contract's text, built at compile time.
 #[derive(Clone, Copy)]
@@ -107,7 +107,15 @@ const TEXT: Text = {
         .number("layout", "BOOT_INFO", layout::BOOT_INFO.0)
         .number("layout", "STACK_END", layout::STACK_END.0)
         .number("layout", "FAULT_STACK_END", layout::FAULT_STACK_END.0)
+        .number("interrupts", "LOCAL_APIC", interrupts::LOCAL_APIC.0)
+        .number("interrupts", "IO_APIC", interrupts::IO_APIC.0)
+        .number("interrupts", "PINS", interrupts::PINS as u64)
+        .number("interrupts", "BUTTON", interrupts::BUTTON as u64)
+        .number("interrupts", "CONSOLE_INPUT", interrupts::CONSOLE_INPUT as u64)
+        .number("interrupts", "TICK", interrupts::TICK as u64)
+        .number("needs", "INTERRUPTS", needs::INTERRUPTS)
         .number("BootInfo", "VERSION", BootInfo::VERSION)
+        .number("BootInfo", "MAX_VCPUS", BootInfo::MAX_VCPUS)
 };
 
 /// Bytes of the contract's text.

@@ -213,6 +213,21 @@ hypercalls! {
             /// Their size.
             text_size: u64,
         } = 29,
+
+        /// Starts a CPU that does not run: one that was never started, or that has halted where nothing wakes it. It starts
+        /// in 64-bit mode with the page tables of the caller, interrupts off and no descriptor tables, as the first CPU
+        /// did. [`HypercallError::NotFound`] when the machine has no such CPU, [`HypercallError::AlreadyExists`] when it
+        /// runs, [`HypercallError::BadArgument`] when it cannot start so.
+        StartCpu {
+            /// Its number, from 0.
+            cpu: u64,
+            /// RIP: the first instruction.
+            entry_gva: Gva,
+            /// RSP: the end of its stack.
+            stack_gva: Gva,
+            /// RDI: the first argument of a function.
+            argument: u64,
+        } = 30,
     }
 }
 

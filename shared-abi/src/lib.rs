@@ -6,8 +6,8 @@
 //! anything whose layout the compiler is free to choose. So this crate has no `unsafe`, no dependency and no `std`.
 //!
 //! Reading order: [`addr`], [`layout`], [`ports`], [`exit_code`], [`boot_info`], [`hypercall`] with [`call_types`] and
-//! [`answer`], [`channel`], [`exception`], [`guest_test`]; then how both sides find out that they were built against different versions
-//! of all this: [`contract`], [`define`].
+//! [`answer`], [`channel`], [`exception`], [`interrupts`], [`needs`], [`guest_test`]; then how both sides find out that they
+//! were built against different versions of all this: [`contract`], [`define`].
 
 #![no_std]
 #![forbid(unsafe_code)]
@@ -23,7 +23,9 @@ pub mod exception;
 pub mod exit_code;
 pub mod guest_test;
 pub mod hypercall;
+pub mod interrupts;
 pub mod layout;
+pub mod needs;
 pub mod ports;
 
 pub use addr::{Gpa, Gva};

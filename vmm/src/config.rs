@@ -14,8 +14,10 @@ use shared_abi::layout::{MAX_RAM_SIZE, MIN_RAM_SIZE};
 use crate::boot::contract::Contract;
 use crate::boot::kernel::Start;
 use crate::console::Console;
+use crate::cpus::VcpuCount;
 use crate::hypercall::Grant;
 use crate::input::Input;
+use crate::interrupts::Interrupts;
 use crate::log::Log;
 
 /// Everything that decides a run.
@@ -25,6 +27,8 @@ pub struct VmConfig {
     pub kernel: KernelSource,
     /// The mode that it starts in, and where it goes if it is a flat image.
     pub start: Start,
+    /// vCPUs of the machine.
+    pub vcpus: VcpuCount,
     /// RAM of the machine.
     pub memory: MemorySize,
     /// How the host backs that RAM.
@@ -35,6 +39,8 @@ pub struct VmConfig {
     pub arguments: Vec<String>,
     /// Whether the guest must carry our contract.
     pub contract: Contract,
+    /// Whether the machine has interrupt controllers.
+    pub interrupts: Interrupts,
     /// The directory that the guest may use, if any.
     pub directory: Option<Grant>,
     /// Where the guest's console output goes.
@@ -55,11 +61,13 @@ impl VmConfig {
         Self {
             kernel,
             start: Start::default(),
+            vcpus: VcpuCount::ONE,
             memory: MemorySize::DEFAULT,
             backing: Backing::default(),
             page_size: PageSize::Size2M,
             arguments: Vec::new(),
             contract: Contract::Required,
+            interrupts: Interrupts::AsNeeded,
             directory: None,
             console: Console::discard(),
             input: Input::bytes([]),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use crate::boot::image_error::ImageError;
 use crate::config::{MemorySize, PageSize};
 use crate::coverage::LineTableError;
+use crate::cpus::{VcpuCount, VcpuId};
 use crate::guest_tests::TestListError;
 
 /// A result of host work.
@@ -103,6 +104,31 @@ pub enum Error {
         "this host's KVM tells neither of `int3` nor of steps, so nobody sees which lines a guest reaches"
     )]
     NoCoverage,
+
+    /// The host gave no thread.
+    #[error("cannot start the thread of {vcpu}")]
+    VcpuThread {
+        /// Whose.
+        vcpu: VcpuId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+
+    /// A debugger follows one vCPU.
+    #[error("a debugger follows one vCPU, and this machine has {0}; leave out --gdb or --cpus")]
+    ManyVcpusToDebug(VcpuCount),
+
+    /// More vCPUs than this host's KVM can give a machine.
+    #[error(
+        "this host's KVM gives a machine {most} vCPUs at most, not {wanted}; give a smaller number to --cpus"
+    )]
+    TooManyVcpus {
+        /// How many it should have.
+        wanted: VcpuCount,
+        /// KVM_CAP_MAX_VCPUS.
+        most: usize,
+    },
 
     /// The guest's page tables do not fit.
     #[error(

@@ -18,7 +18,7 @@ use std::{fmt, slice};
 
 use kvm_bindings::{
     KVM_EXIT_DEBUG, KVM_EXIT_FAIL_ENTRY, KVM_EXIT_HLT, KVM_EXIT_INTERNAL_ERROR, KVM_EXIT_INTR, KVM_EXIT_IO,
-    KVM_EXIT_IO_IN, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
+    KVM_EXIT_IO_IN, KVM_EXIT_IOAPIC_EOI, KVM_EXIT_MMIO, KVM_EXIT_SHUTDOWN, KVM_INTERNAL_ERROR_EMULATION,
     KVM_INTERNAL_ERROR_EMULATION_FLAG_INSTRUCTION_BYTES, kvm_run,
 };
 use serde::Serialize;
@@ -67,6 +67,11 @@ pub enum Exit<'a> {
     TripleFault,
     /// A signal, or `immediate_exit`: the guest did nothing. EINTR, EAGAIN or KVM_EXIT_INTR.
     Interrupted,
+    /// The guest has ended an interrupt of a level-triggered line, and the I/O APIC is ours. KVM_EXIT_IOAPIC_EOI.
+    IoapicEoi {
+        /// The interrupt's vector.
+        vector: u8,
+    },
     /// A debugger's step is done, or its breakpoint is reached. KVM_EXIT_DEBUG.
     Debug(DebugEvent),
     /// KVM had to emulate an instruction and cannot. KVM_EXIT_INTERNAL_ERROR, suberror 1.
@@ -154,6 +159,10 @@ pub(crate) fn read(run: &mut kvm_run, mapping_size: usize) -> Exit<'_> {
         KVM_EXIT_HLT => Exit::Halt,
         KVM_EXIT_SHUTDOWN => Exit::TripleFault,
         KVM_EXIT_INTR => Exit::Interrupted,
+        KVM_EXIT_IOAPIC_EOI => {
+            // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.
+            Exit::IoapicEoi { vector: unsafe { run.__bindgen_anon_1.eoi.vector } }
+        }
         KVM_EXIT_INTERNAL_ERROR => read_internal_error(run),
         KVM_EXIT_DEBUG => {
             // SAFETY: KVM filled in this member, as `exit_reason` says; any bits are valid integers.

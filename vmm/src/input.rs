@@ -48,7 +48,7 @@ impl Input {
         Self(Source::Bytes(Cursor::new(bytes.into())))
     }
 
-    /// Reads into `buffer`, waiting for input if told to, for as long as `stopped` has no reason to end the run.
+    /// Reads into `buffer`, waiting for input if told to, for as long as `cut_short` has no other answer.
     ///
     /// # Errors
     /// [`Error::Console`].
@@ -56,7 +56,7 @@ impl Input {
         &mut self,
         buffer: &mut [u8],
         wait: bool,
-        stopped: impl Fn() -> Option<StopReason>,
+        cut_short: impl Fn() -> Option<Typed>,
     ) -> Result<Typed> {
         let file = match &mut self.0 {
             Source::Bytes(bytes) => return bytes.read(buffer).map(Typed::Bytes).map_err(Error::Console),
@@ -65,14 +65,15 @@ impl Input {
         if buffer.is_empty() {
             return Ok(Typed::Bytes(0));
         }
-        let patience_ms = if wait { LOOK_EVERY_MS } else { 0 };
-        while !is_ready(file, libc::POLLIN, patience_ms).map_err(Error::Console)? {
-            if let Some(reason) = stopped() {
-                return Ok(Typed::Stopped(reason));
+        while !is_ready(file, libc::POLLIN, 0).map_err(Error::Console)? {
+            // Asked before waiting: a machine of many vCPUs may have many that want to read.
+            if let Some(answer) = cut_short() {
+                return Ok(answer);
             }
             if !wait {
                 return Ok(Typed::NothingYet);
             }
+            is_ready(file, libc::POLLIN, LOOK_EVERY_MS).map_err(Error::Console)?;
         }
         match file.read(buffer) {
             Ok(count) => Ok(Typed::Bytes(count)),

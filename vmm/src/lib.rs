@@ -9,6 +9,8 @@
 //! 4. Enter the guest, and answer when it comes out: [`run_loop`], [`devices`], [`hypercall`].
 //! 5. Say how it ended: [`next`], [`report`].
 //!
+//! A machine of several vCPUs has a thread for each: [`crew`].
+//!
 //! Reading order: [`vm`], [`run_loop`], [`exit`], then whatever makes you curious.
 //!
 //! # Embedding
@@ -33,6 +35,9 @@ pub mod channels;
 pub mod config;
 pub mod console;
 pub mod coverage;
+mod cpuid;
+pub mod cpus;
+pub mod crew;
 pub mod debug;
 pub mod devices;
 pub mod doctor;
@@ -45,6 +50,7 @@ pub mod guest_tests;
 mod harmless;
 pub mod hypercall;
 pub mod input;
+pub mod interrupts;
 pub mod log;
 pub mod machine;
 pub mod memory;
@@ -69,10 +75,12 @@ pub use boot::cpu_mode::StartMode;
 pub use boot::kernel::{Flat, Start};
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
+pub use cpus::{VcpuCount, VcpuId};
 pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};
 pub use input::Input;
+pub use interrupts::{Interrupts, IrqLine};
 pub use log::{Log, LogRecord};
 pub use next::StopReason;
 pub use report::RunReport;

@@ -1,22 +1,26 @@
 //! `Machine`: what all vCPUs of a VM share.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use kvm_ioctls::VmFd;
 use shared_abi::addr::PAGE_SIZE;
 use shared_abi::channel::Channel;
+use shared_abi::interrupts::{self, IO_APIC};
 use shared_abi::{Gpa, layout, ports};
 
 use crate::channels::{Channels, Host};
 use crate::console::Console;
+use crate::cpus::VcpuCount;
+use crate::crew::Crew;
 use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
 use crate::guest_space::GuestBuffer;
 use crate::hypercall::{Answer, Files, Journal, PanicText};
 use crate::input::Input;
+use crate::interrupts::{IrqLine, SharedIoapic};
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
@@ -29,7 +33,7 @@ use crate::vcpu::Vcpu;
 pub struct Machine {
     // Dropped first: their threads read memory, and the VM maps it.
     channels: Mutex<Channels>,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     slots: Mutex<MemorySlots>,
     /// RAM.
     pub memory: Arc<GuestMemory>,
@@ -37,8 +41,11 @@ pub struct Machine {
     pub pio: PioBus,
     /// The addresses where devices are.
     pub mmio: MmioBus,
+    ioapic: Option<SharedIoapic>,
     /// Stops all of it.
     pub stop: StopHandle,
+    /// Who of the vCPUs does what; `None` where there is one.
+    pub crew: Option<Crew>,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest speaks our contract and so may make hypercalls.
@@ -61,6 +68,10 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// What KVM knows of it.
     pub slots: MemorySlots,
+    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
+    pub interrupts: bool,
+    /// How many vCPUs there are.
+    pub vcpus: VcpuCount,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.
@@ -95,14 +106,21 @@ impl Machine {
             mmio.attach(layout::CONSOLE_COALESCED_MMIO, PAGE_SIZE, device());
             pio.attach(ports::CONSOLE_COALESCED, Box::new(DebugConsole::new(Arc::clone(&console))));
         }
+        let (vm, memory) = (Arc::new(parts.vm), Arc::new(parts.memory));
+        let ioapic = parts.interrupts.then(|| SharedIoapic::new(Arc::clone(&vm), Arc::clone(&memory)));
+        if let Some(ioapic) = &ioapic {
+            mmio.attach(IO_APIC, interrupts::REGISTERS_SIZE, Box::new(ioapic.clone()));
+        }
         Self {
             channels: Mutex::default(),
-            vm: parts.vm,
+            vm,
             slots: Mutex::new(parts.slots),
-            memory: Arc::new(parts.memory),
+            memory,
             pio,
             mmio,
+            ioapic,
             stop,
+            crew: Crew::of(parts.vcpus),
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
             arguments: parts.arguments,
@@ -160,6 +178,26 @@ impl Machine {
         Ok(if any { Next::Resume } else { Next::Stop(reason) })
     }
 
+    /// Whether it has interrupt controllers: then a halted guest sleeps in the kernel, and may do so for ever.
+    #[must_use]
+    pub fn has_interrupts(&self) -> bool {
+        self.ioapic.is_some()
+    }
+
+    /// The line that leads to `pin`, if there is one.
+    pub(crate) fn irq_line(&self, pin: u8) -> Option<IrqLine> {
+        self.ioapic.as_ref()?.line(pin)
+    }
+
+    /// The guest has ended an interrupt with this vector, whose line may still be asserted.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn end_interrupt(&self, vector: u8) -> Result<Next> {
+        self.ioapic.as_ref().map_or(Ok(()), |ioapic| ioapic.end(vector))?;
+        Ok(Next::Resume)
+    }
+
     /// Opens another way for text out of the guest.
     ///
     /// # Errors
@@ -210,8 +248,21 @@ impl Machine {
         locked(&self.slots)
     }
 
-    pub(crate) fn input(&self) -> MutexGuard<'_, Input> {
-        locked(&self.input)
+    /// Lets code in system-management mode see RAM.
+    pub(crate) fn tell_system_management(&self) -> Result<()> {
+        self.slots().register_for_system_management(&self.vm)
+    }
+
+    /// The input; `None` when another vCPU reads it and the caller will not wait.
+    pub(crate) fn input(&self, wait: bool) -> Option<MutexGuard<'_, Input>> {
+        if wait {
+            return Some(locked(&self.input));
+        }
+        match self.input.try_lock() {
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Ok(input) => Some(input),
+        }
     }
 
     /// What the guest has said of its own panic.

@@ -14,6 +14,8 @@ pub enum Next {
     Resume,
     /// The run is over.
     Stop(StopReason),
+    /// Another vCPU has ended the run, or this piece of it: stand still, ready to go on.
+    Stand,
 }
 
 /// Why a run ended. All of it is the guest's doing or the user's wish; host failures are [`Error`](crate::Error)s.

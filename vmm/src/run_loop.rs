@@ -8,14 +8,17 @@ use crate::next::{Next, StopReason};
 use crate::observe::Observer;
 use crate::vcpu::{Exited, Vcpu};
 
-/// Runs `vcpu` until something ends the run. `observer` is told of every exit and can change none.
+/// Runs `vcpu` until something ends the run: `None` when that was another vCPU. `observer` is told of every exit and can
+/// change none.
 ///
 /// # Errors
 /// Only what the host cannot do, such as writing the console's output.
-pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<StopReason> {
+pub fn run(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) -> Result<Option<StopReason>> {
     loop {
-        if let Next::Stop(reason) = turn(vcpu, machine, observer)? {
-            return Ok(reason);
+        match turn(vcpu, machine, observer)? {
+            Next::Resume => {}
+            Next::Stop(reason) => return Ok(Some(reason)),
+            Next::Stand => return Ok(None),
         }
     }
 }
@@ -38,6 +41,7 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
         Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
         Exit::TripleFault => Next::Stop(StopReason::TripleFault),
         Exit::Interrupted => interrupted(vcpu, machine),
+        Exit::IoapicEoi { vector } => machine.end_interrupt(vector)?,
         Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
         Exit::EmulationFailure(bytes) => machine.retry_or(StopReason::EmulationFailure(bytes))?,
         Exit::InternalError { suberror } => machine.retry_or(StopReason::InternalError { suberror })?,
@@ -49,10 +53,14 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
     Ok(next)
 }
 
-/// A signal brought the vCPU out: somebody's wish to stop or pause, or one of the many signals that mean nothing to us.
+/// A signal brought the vCPU out: another vCPU's end, somebody's wish to stop or pause, or one of the many signals that
+/// mean nothing to us.
 fn interrupted(vcpu: &mut Vcpu, machine: &Machine) -> Next {
     // First ready for the next kick, then the look: a kick in between is not lost.
     vcpu.clear_interruption();
+    if machine.stop.is_recalled() {
+        return Next::Stand;
+    }
     let pause = || machine.stop.take_pause().then_some(StopReason::Paused);
     machine.stop_reason().or_else(pause).map_or(Next::Resume, Next::Stop)
 }

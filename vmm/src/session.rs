@@ -1,8 +1,11 @@
 //! `Session`: a run, in one piece or in many.
 //!
 //! Between two pieces the guest stands still and can be looked at and changed. Debuggers run guests like that, and
-//! whoever counts or follows single instructions. Signals reach the vCPU, and the time limit is kept, from the session's
-//! start to its end.
+//! whoever counts or follows single instructions. Signals reach the first vCPU, and the time limit is kept, from the
+//! session's start to its end. The other vCPUs have threads while a piece runs ([`crew`](crate::crew)), and none between
+//! two.
+
+use std::iter;
 
 use kvm_bindings::{KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_SINGLESTEP, kvm_guest_debug};
 
@@ -23,16 +26,12 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Makes ready: this thread is now the vCPU's.
+    /// Makes ready: this thread is now the first vCPU's.
     pub(crate) fn start(vm: &'a mut Vm) -> Result<Self> {
         let Vm { vcpu, machine, .. } = vm;
         let attached = vcpu.attach(&machine.stop)?;
         let watchdog =
             machine.time_limit.map(|limit| Watchdog::start(machine.stop.clone(), limit)).transpose()?;
-        if machine.stop.requested().is_some() {
-            // Asked before there was a thread to signal: leave at the first entry.
-            vcpu.interrupt_next_entry();
-        }
         Ok(Self { vm, _attached: attached, _watchdog: watchdog })
     }
 
@@ -42,9 +41,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// Only what the host could not do.
     pub fn resume(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
-        let Vm { vcpu, machine, .. } = &mut *self.vm;
-        vcpu.tell_page_tables(observer.needs_page_tables());
-        let stop = run_loop::run(vcpu, machine, observer);
+        let stop = self.run(observer);
         if let Ok(reason) = &stop
             && reason.step().is_some()
         {
@@ -52,9 +49,28 @@ impl<'a> Session<'a> {
             return stop;
         }
         // What the guest said last is shown even when the host fails, and while the time limit is still kept.
-        let flushed = machine.flush_console();
+        let flushed = self.vm.machine.flush_console();
         let stop = stop?;
         flushed.map(|()| stop)
+    }
+
+    /// Runs the vCPUs until one of them ends this piece, and remembers which.
+    fn run(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
+        let Vm { vcpu, others, machine, stopped, .. } = &mut *self.vm;
+        for vcpu in iter::once(&mut *vcpu).chain(&mut *others) {
+            vcpu.tell_page_tables(observer.needs_page_tables());
+        }
+        match &machine.crew {
+            None => {
+                let ended = run_loop::run(vcpu, machine, observer)?;
+                Ok(ended.expect("nobody else ends the run of the only vCPU"))
+            }
+            Some(crew) => {
+                let (id, stop) = crew.run(vcpu, others, machine, observer)?;
+                *stopped = id;
+                Ok(stop)
+            }
+        }
     }
 
     /// Takes back a pause that came when the guest stood already.
@@ -68,15 +84,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has KVM stop the guest for what `debug` says, from the next piece on; the default is for nothing.
+    /// Has KVM stop each vCPU for what `debug` says, from the next piece on; the default is for nothing.
     ///
     /// # Errors
     /// [`Error::Kvm`](crate::Error::Kvm).
     pub fn stop_for(&mut self, debug: &kvm_guest_debug) -> Result<()> {
-        self.vm.vcpu.set_guest_debug(debug)
+        self.vm.vcpus().try_for_each(|vcpu| vcpu.set_guest_debug(debug))
     }
 
-    /// Has KVM stop the guest after every instruction, from the next piece on: each ends with a
+    /// Has KVM stop each vCPU after every instruction, from the next piece on: each ends with a
     /// [`DebugEvent`](DebugEvent::is_step). An instruction that needs the host is answered first.
     ///
     /// # Errors

@@ -1,19 +1,20 @@
 //! Stopping a guest from outside: Ctrl-C, a time limit, an embedding program's wish.
 //!
-//! A vCPU thread sits in the ioctl KVM_RUN for as long as the guest spins. Only a signal to that very thread brings
+//! A vCPU's thread sits in the ioctl KVM_RUN for as long as the guest spins. Only a signal to that very thread brings
 //! it out, with EINTR. One gap must be closed: a signal that arrives just *before* the thread enters the ioctl would
 //! be lost. KVM has `kvm_run.immediate_exit` for this (Linux Documentation/virt/kvm/api.rst, 5): while it is 1,
 //! KVM_RUN returns at once. So the signal handler sets it, through a pointer that belongs to the thread.
 //!
 //! ```text
-//! any thread, or a signal handler         vCPU thread
+//! any thread, or a signal handler         the thread of each vCPU
 //! StopHandle::stop: request = Interrupt
-//!                   tgkill ─────────────► handler: immediate_exit = 1
+//!                   tgkill, each ───────► handler: immediate_exit = 1
 //!                                         KVM_RUN returns EINTR, now or as soon as it is entered
 //!                                         run loop asks `requested()` and stops
 //! ```
 //!
-//! A stop is for good; a pause, which a debugger asks for, goes the same way and is over with the run that it ends.
+//! A stop is for good; a pause, which a debugger asks for, goes the same way and is over with the run that it ends. And
+//! so does the recall by which one vCPU that has come to the end brings the others to stand ([`crew`](crate::crew)).
 
 use std::cell::Cell;
 use std::io;
@@ -24,8 +25,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use kvm_bindings::kvm_run;
+use shared_abi::BootInfo;
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
+use crate::cpus::VcpuId;
 use crate::error::{Error, Result};
 
 /// Why somebody wants the guest to stop.
@@ -46,14 +49,27 @@ pub struct StopHandle {
     state: Arc<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
     /// 0, or the first `StopRequest` made.
     request: AtomicU8,
     /// Whether the machine is to stand still and may go on later.
     pause: AtomicBool,
-    /// The kernel's id of the thread that runs the vCPU; 0 while none does.
-    thread: AtomicI32,
+    /// Whether one vCPU has ended the run, or this piece of it.
+    recall: AtomicBool,
+    /// The kernel's id of the thread that runs each vCPU; 0 while none does.
+    threads: [AtomicI32; BootInfo::MAX_VCPUS as usize],
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            request: AtomicU8::new(0),
+            pause: AtomicBool::new(false),
+            recall: AtomicBool::new(false),
+            threads: [const { AtomicI32::new(0) }; _],
+        }
+    }
 }
 
 impl StopHandle {
@@ -76,12 +92,30 @@ impl StopHandle {
         self.state.pause.swap(false, Ordering::SeqCst)
     }
 
-    /// Brings the thread that runs the vCPU out of KVM_RUN, if there is one.
+    /// Brings all vCPUs to stand, because one has come to an end.
+    pub(crate) fn recall(&self) {
+        self.state.recall.store(true, Ordering::SeqCst);
+        self.kick();
+    }
+
+    /// Whether the vCPUs are to stand, because one has come to an end.
+    pub(crate) fn is_recalled(&self) -> bool {
+        self.state.recall.load(Ordering::SeqCst)
+    }
+
+    /// Takes the recall back: the vCPUs, which all stand, may go on.
+    pub(crate) fn forget_recall(&self) {
+        self.state.recall.store(false, Ordering::SeqCst);
+    }
+
+    /// Brings the threads that run vCPUs out of KVM_RUN, if there are any.
     fn kick(&self) {
-        let thread = self.state.thread.load(Ordering::SeqCst);
-        if thread != 0 {
-            // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
-            unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
+        for thread in &self.state.threads {
+            let thread = thread.load(Ordering::SeqCst);
+            if thread != 0 {
+                // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
+                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
+            }
         }
     }
 
@@ -96,27 +130,36 @@ impl StopHandle {
         }
     }
 
-    /// Lets requests reach the vCPU whose `kvm_run` this is, from now until the guard is dropped on this thread.
-    pub(crate) fn attach(&self, run: &mut kvm_run) -> Result<Attached> {
+    /// Lets requests reach the vCPU whose `kvm_run` this is, from now until the guard is dropped on this thread. A request
+    /// made before brings it out of its first entry.
+    pub(crate) fn attach(&self, id: VcpuId, run: &mut kvm_run) -> Result<Attached> {
         install_kick_handler()?;
         IMMEDIATE_EXIT.set(&raw mut run.immediate_exit);
         // SAFETY: gettid has no arguments and cannot fail.
         let thread = unsafe { libc::gettid() };
-        // After this line requests are signalled; one made before it is seen by the run loop's first look.
-        self.state.thread.store(thread, Ordering::SeqCst);
-        Ok(Attached { state: Arc::clone(&self.state) })
+        // After this line requests are signalled.
+        self.thread_of(id).store(thread, Ordering::SeqCst);
+        if self.requested().is_some() || self.is_recalled() {
+            run.immediate_exit = 1;
+        }
+        Ok(Attached { handle: self.clone(), id })
+    }
+
+    fn thread_of(&self, id: VcpuId) -> &AtomicI32 {
+        self.state.threads.get(id.index()).expect("no machine has more vCPUs than there are threads")
     }
 }
 
 /// While it lives, requests kick the thread that made it.
 #[derive(Debug)]
 pub(crate) struct Attached {
-    state: Arc<State>,
+    handle: StopHandle,
+    id: VcpuId,
 }
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        self.state.thread.store(0, Ordering::SeqCst);
+        self.handle.thread_of(self.id).store(0, Ordering::SeqCst);
         IMMEDIATE_EXIT.set(ptr::null_mut());
     }
 }

@@ -13,6 +13,7 @@ use x86_64::registers::model_specific::EferFlags;
 
 use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
+use crate::cpus::VcpuId;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
@@ -77,6 +78,7 @@ pub struct RunMapping {
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {
+    id: VcpuId,
     fd: VcpuFd,
     /// The mapping that starts with `kvm_run`.
     run_mapping: RunMapping,
@@ -98,10 +100,10 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn create(kvm: &Kvm, vm: &VmFd, id: u64) -> Result<Self> {
+    pub fn create(kvm: &Kvm, vm: &VmFd, id: VcpuId) -> Result<Self> {
         let mapping_size = mapping_size(kvm)?;
         // kvm-ioctls maps `kvm_run` in the same call.
-        let (fd, created_at) = Origin::of(vm.create_vcpu(id));
+        let (fd, created_at) = Origin::of(vm.create_vcpu(id.number().into()));
         let mut fd = fd.map_err(Error::kvm("KVM_CREATE_VCPU"))?;
         let syncable = kvm.check_extension_int(Cap::SyncRegs).cast_unsigned();
         let syncs_registers = syncable & KVM_SYNC_X86_REGS != 0;
@@ -111,6 +113,7 @@ impl Vcpu {
         let hva = std::ptr::from_mut(fd.get_kvm_run()) as u64;
         let run_mapping = RunMapping { hva, size: mapping_size as u64, mapped_at: created_at };
         Ok(Self {
+            id,
             fd,
             run_mapping,
             crossing: None,
@@ -119,6 +122,12 @@ impl Vcpu {
             syncs_special: false,
             coalesced: None,
         })
+    }
+
+    /// Its number.
+    #[must_use]
+    pub fn id(&self) -> VcpuId {
+        self.id
     }
 
     /// Gives the vCPU the features that CPUID will show.
@@ -135,6 +144,12 @@ impl Vcpu {
     /// As [`CpuMode::set`].
     pub fn start_in(&self, mode: &CpuMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
+    }
+
+    /// How often the guest's time-stamp counter counts, in kHz; 0 where KVM cannot tell.
+    #[must_use]
+    pub fn tsc_khz(&self) -> u32 {
+        self.fd.get_tsc_khz().unwrap_or_default()
     }
 
     /// Lets the guest run until something needs the host.
@@ -198,7 +213,7 @@ impl Vcpu {
 
     /// Lets stop requests reach this thread while it runs this vCPU.
     pub(crate) fn attach(&mut self, stop: &StopHandle) -> Result<Attached> {
-        stop.attach(self.fd.get_kvm_run())
+        stop.attach(self.id, self.fd.get_kvm_run())
     }
 
     /// The general registers, RIP and RFLAGS.
@@ -255,6 +270,14 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn set_fpu(&self, fpu: &kvm_fpu) -> Result<()> {
         self.fd.set_fpu(fpu).map_err(Error::kvm("KVM_SET_FPU"))
+    }
+
+    /// Interrupts the guest for system management, at its next entry.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn interrupt_for_system_management(&self) -> Result<()> {
+        self.fd.smi().map_err(Error::kvm("KVM_SMI"))
     }
 
     /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
@@ -320,6 +343,13 @@ impl Vcpu {
     ) -> std::result::Result<(), HypercallError> {
         self.coalesced = Some(Coalesced::register(zone, &mut self.fd, host)?);
         Ok(())
+    }
+
+    /// Shows the writes that KVM has kept since the last exit, as each exit does.
+    pub(crate) fn drain_coalesced(&mut self) {
+        if let Some(coalesced) = &self.coalesced {
+            coalesced.drain(&mut self.fd);
+        }
     }
 
     /// The page tables, or `None` while paging is off.

@@ -1,22 +1,23 @@
 //! `Vm`: a virtual machine, and the order in which one comes to life.
 
-use std::io;
 use std::sync::Arc;
+use std::{io, iter};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::Kvm;
 use shared_abi::Gva;
-use shared_abi::boot_info::ram_regions;
 
 use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::KernelImage;
-use crate::boot::{self, Boot, BootOrigins};
-use crate::config::{Blueprint, MemorySize, PageSize, VmConfig};
-use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, repeat};
+use crate::boot::{self, Boot, BootOrigins, boot_info};
+use crate::config::{Blueprint, VmConfig};
+use crate::cpuid::Cpuid;
+use crate::cpus::{VcpuCount, VcpuId};
+use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, bystanders, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
+use crate::interrupts::{self, IrqLine};
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
@@ -32,10 +33,15 @@ pub const KVM_API_VERSION: i32 = 12;
 
 /// A virtual machine, ready to run.
 ///
-/// Fields are dropped in order: the vCPU closes first, then the VM, then the memory they map goes.
+/// Fields are dropped in order: the vCPUs close first, then the VM, then the memory they map goes.
 #[derive(Debug)]
 pub struct Vm {
+    /// The first vCPU.
     pub(crate) vcpu: Vcpu,
+    /// The others.
+    pub(crate) others: Vec<Vcpu>,
+    /// The vCPU that the last run has ended on; before that the first.
+    pub(crate) stopped: VcpuId,
     pub(crate) machine: Machine,
     map: GuestMap,
     image: KernelImage,
@@ -67,23 +73,40 @@ impl Vm {
         let blueprint = config.blueprint();
         let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, arguments, origins: boot } = boot::prepare(&config, &mut image, &memory)?;
+        let Boot { map, cpu, interrupts, arguments, origins: boot } =
+            boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
-        let cpuid = supported_cpuid(&kvm, config.page_size, config.memory)?;
+        check_vcpu_count(&kvm, config.vcpus)?;
+        let cpuid = Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);
-        slots.register_start(&vm, &map)?;
-        let vcpu = Vcpu::create(&kvm, &vm, 0)?;
-        vcpu.set_cpuid(&cpuid)?;
+        slots.register_start(&vm, &map, config.vcpus)?;
+        if interrupts {
+            // Before the first vCPU, which gets its local APIC when it is made.
+            interrupts::enable_local_apics(&vm)?;
+        }
+        let create = |id| {
+            let vcpu = Vcpu::create(&kvm, &vm, id)?;
+            vcpu.set_cpuid(&cpuid.of(id)?)?;
+            Ok(vcpu)
+        };
+        let vcpu = create(VcpuId::FIRST)?;
         let registers = vcpu.start_in(&cpu)?;
-        let (origins, address_bits) = (Origins { boot, registers }, address_bits(&cpuid));
+        if interrupts {
+            boot_info::write_tsc_khz(vcpu.tsc_khz(), &memory);
+        }
+        // They start when the guest asks for it (`crew.rs`).
+        let others = config.vcpus.ids().skip(1).map(create).collect::<Result<_>>()?;
+        let (origins, address_bits) = (Origins { boot, registers }, cpuid.address_bits());
 
         let machine = Machine::new(Parts {
             vm,
             memory,
             slots,
+            interrupts,
+            vcpus: config.vcpus,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
             arguments,
@@ -92,10 +115,11 @@ impl Vm {
             log: config.log,
             files,
         });
-        if repeat::may_be_needed() {
+        if repeat::may_be_needed() && !interrupts && config.vcpus == VcpuCount::ONE {
             *machine.journal() = Journal::recording();
         }
-        Ok(Self { vcpu, machine, map, image, origins, address_bits, blueprint, runs: 0 })
+        let stopped = VcpuId::FIRST;
+        Ok(Self { vcpu, others, stopped, machine, map, image, origins, address_bits, blueprint, runs: 0 })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -121,9 +145,10 @@ impl Vm {
     pub fn report(&self, stop: StopReason, exits: ExitCounts) -> RunReport {
         let rip = match &stop {
             StopReason::Exception(frame) => Some(Gva(frame.rip)),
-            _ => self.vcpu.rip(),
+            _ => self.vcpu().rip(),
         };
-        RunReport { stop, rip, panic: self.machine.panic_text().take(), exits }
+        let vcpu = (!self.others.is_empty()).then_some(self.stopped);
+        RunReport { stop, vcpu, rip, panic: self.machine.panic_text().take(), exits }
     }
 
     /// Makes ready for a run in pieces, as a debugger wants it. The time limit counts from now.
@@ -138,6 +163,7 @@ impl Vm {
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.
     pub fn forgo_register_sync(&mut self) {
         self.vcpu.forgo_register_sync();
+        self.others.iter_mut().for_each(Vcpu::forgo_register_sync);
     }
 
     /// A handle that stops this machine from anywhere.
@@ -150,6 +176,13 @@ impl Vm {
     #[must_use]
     pub fn memory(&self) -> &Arc<GuestMemory> {
         &self.machine.memory
+    }
+
+    /// The line that leads to `pin` of the machine's I/O APIC, for any thread to press. `None` when the machine has no
+    /// interrupt controllers, or no such pin.
+    #[must_use]
+    pub fn irq_line(&self, pin: u8) -> Option<IrqLine> {
+        self.machine.irq_line(pin)
     }
 
     /// The guest's arguments, each with a NUL behind it.
@@ -186,14 +219,19 @@ impl Vm {
             Ok(state) => state,
             Err(error) => {
                 let remarks = vec![format!("the registers cannot be read: {error}")];
-                return Diagnosis { cause: report.to_string(), remarks, ..Diagnosis::default() };
+                let cause = report.to_string();
+                return Diagnosis { cause, vcpu: report.vcpu, remarks, ..Diagnosis::default() };
             }
         };
         let lost = report.stop == StopReason::TripleFault && state.is_reset();
-        if lost {
-            return self.diagnose_lost(report, symbols, &state);
-        }
-        self.evidence(report, symbols, &state).diagnose()
+        let mut diagnosis = if lost {
+            self.diagnose_lost(report, symbols, &state)
+        } else {
+            self.evidence(report, symbols, &state).diagnose()
+        };
+        diagnosis.vcpu = report.vcpu;
+        diagnosis.others = bystanders::of(self, report, symbols);
+        diagnosis
     }
 
     fn evidence<'a>(
@@ -224,8 +262,14 @@ impl Vm {
     /// # Errors
     /// Why it could not be caught, as a clause.
     pub fn repeat(&self, report: &RunReport) -> std::result::Result<Caught, String> {
+        if !self.others.is_empty() {
+            return Err("several vCPUs do not do the same in the same order twice".to_owned());
+        }
         if self.runs != 1 {
             return Err(format!("the machine was run {} times", self.runs));
+        }
+        if self.machine.has_interrupts() {
+            return Err("it has interrupts, and they would come at other moments".to_owned());
         }
         let image =
             self.image.bytes().map_err(|error| format!("the image cannot be read any more: {error}"))?;
@@ -247,12 +291,12 @@ impl Vm {
         *self.machine.journal() = Journal::recording();
     }
 
-    /// The first vCPU's registers as they are now.
+    /// The registers as they are now, of the vCPU that the last run has ended on; before that of the first.
     ///
     /// # Errors
     /// [`Error::Kvm`].
     pub fn cpu_state(&self) -> Result<CpuState> {
-        CpuState::of(&self.vcpu)
+        CpuState::of(self.vcpu())
     }
 
     /// What was put where at start.
@@ -267,15 +311,31 @@ impl Vm {
         Handlers::of(&self.machine)
     }
 
-    /// The first vCPU.
+    /// The vCPU that the last run has ended on; before that the first.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
-        &self.vcpu
+        self.vcpus().nth(self.stopped.index()).expect("a run ends on one of the vCPUs")
     }
 
-    /// The first vCPU, to look at what it shares with KVM.
+    /// The same, to look at what it shares with KVM.
     pub(crate) fn vcpu_mut(&mut self) -> &mut Vcpu {
-        &mut self.vcpu
+        let Self { vcpu, others, stopped, .. } = self;
+        let mut vcpus = iter::once(vcpu).chain(others);
+        vcpus.nth(stopped.index()).expect("a run ends on one of the vCPUs")
+    }
+
+    /// All vCPUs, in order.
+    pub fn vcpus(&self) -> impl Iterator<Item = &Vcpu> {
+        iter::once(&self.vcpu).chain(&self.others)
+    }
+
+    /// How many vCPUs the machine has.
+    ///
+    /// # Panics
+    /// Never: it was built with a number of them.
+    #[must_use]
+    pub fn vcpu_count(&self) -> VcpuCount {
+        VcpuCount::new(1 + self.others.len() as u64).expect("it was built with a number of vCPUs")
     }
 
     /// What all vCPUs share.
@@ -314,56 +374,8 @@ pub(crate) fn open_kvm() -> Result<Kvm> {
     }
 }
 
-/// The CPU as the guest will see it: all that the host's CPU has and KVM can give.
-fn supported_cpuid(kvm: &Kvm, page_size: PageSize, memory: MemorySize) -> Result<CpuId> {
-    let cpuid =
-        kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("KVM_GET_SUPPORTED_CPUID"))?;
-    if page_size == PageSize::Size1G && !has_gigabyte_pages(&cpuid) {
-        return Err(Error::NoGigabytePages);
-    }
-    check_address_bits(&cpuid, memory)?;
-    Ok(cpuid)
-}
-
-/// Checks that the CPU can address all RAM: an address with more bits makes a page-table entry invalid.
-/// Intel SDM vol. 2A, CPUID: leaf 80000008h, EAX bits 7 to 0. A CPU that does not say is believed to.
-fn check_address_bits(cpuid: &CpuId, memory: MemorySize) -> Result<()> {
-    let end = ram_regions(memory.bytes()).iter().map(|region| region.end).max().unwrap_or_default();
-    match address_bits(cpuid) {
-        bits if end > 1 << bits => Err(Error::TooFewAddressBits { memory, end, bits }),
-        _ => Ok(()),
-    }
-}
-
-/// MAXPHYADDR as CPUID shows it; the most that a page-table entry holds where it says nothing or nonsense.
-fn address_bits(cpuid: &CpuId) -> u32 {
-    const LEAF: u32 = 0x8000_0008;
-    const MOST: u32 = 52;
-    let said = cpuid.as_slice().iter().find(|entry| entry.function == LEAF).map(|entry| entry.eax & 0xFF);
-    said.filter(|bits| (32..=MOST).contains(bits)).unwrap_or(MOST)
-}
-
-/// Intel SDM vol. 2A, CPUID: leaf 80000001h, EDX bit 26.
-fn has_gigabyte_pages(cpuid: &CpuId) -> bool {
-    const LEAF: u32 = 0x8000_0001;
-    const PAGE1GB: u32 = 1 << 26;
-    cpuid.as_slice().iter().any(|entry| entry.function == LEAF && entry.edx & PAGE1GB != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ram_beyond_the_cpus_physical_addresses_is_refused() {
-        let entry =
-            kvm_bindings::kvm_cpuid_entry2 { function: 0x8000_0008, eax: 0x3024, ..Default::default() };
-        let cpuid = CpuId::from_entries(&[entry]).expect("one entry");
-        let memory = |text: &str| text.parse().expect("a size");
-
-        // 36 bits address 64 GiB, and 64 GiB of RAM end at 65, because of the hole.
-        assert!(check_address_bits(&cpuid, memory("63G")).is_ok());
-        let error = check_address_bits(&cpuid, memory("64G")).expect_err("one GiB too many").to_string();
-        assert!(error.contains("36") && error.contains("0x1040000000"), "{error}");
-    }
+/// Checks that KVM can give a machine so many vCPUs.
+fn check_vcpu_count(kvm: &Kvm, wanted: VcpuCount) -> Result<()> {
+    let most = kvm.get_max_vcpus();
+    if usize::from(wanted.get()) > most { Err(Error::TooManyVcpus { wanted, most }) } else { Ok(()) }
 }

@@ -35,7 +35,7 @@ pub(super) fn run(input: &[u8]) {
             assert_eq!(Hypercall::decode(&call.encode()), Ok(call), "a call survives");
         }
         match vm.hypercall(&registers).expect("the host can do its work") {
-            Next::Resume => {}
+            Next::Resume | Next::Stand => {}
             Next::Stop(_) => break,
         }
     }

@@ -57,7 +57,7 @@ fn skip_it(frame: &mut Frame) -> Next {
 fn map_it(frame: &mut Frame) -> Next {
     println!("{frame}: RIP is {:#x}, let us map it and try again", frame.rip);
     match device_memory::map_hole() {
-        Some(()) => Next::Resume,
-        None => Next::Report,
+        Ok(()) => Next::Resume,
+        Err(_) => Next::Report,
     }
 }

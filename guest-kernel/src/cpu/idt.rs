@@ -1,16 +1,16 @@
-//! The IDT: where the CPU continues when an exception comes.
+//! The IDT: where the CPU continues when an exception or interrupt comes.
 //!
-//! A gate for each of the 32 vectors, all of them constants: the linker puts the entries at a known address
+//! A gate for each of the 256 vectors ([`vectors`]), all of them constants: the linker puts the entries at a known address
 //! ([`entry`]), so the table is ready in the image and loading it is one instruction. Filling it at start would cost
 //! more than the rest of the start together, where a KVM interprets the kernel.
 
-use shared_abi::exception::{VECTORS, Vector};
+use shared_abi::exception::Vector;
 
-use super::{gdt, tss};
+use super::{gdt, tss, vectors};
 use crate::exceptions::entry;
 
 /// The table.
-pub static IDT: [Gate; VECTORS] = gates();
+pub static IDT: [Gate; vectors::COUNT] = gates();
 
 /// A 64-bit gate (Intel SDM vol. 3A, figure 7-8).
 #[repr(C)]
@@ -44,10 +44,10 @@ impl Gate {
     }
 }
 
-const fn gates() -> [Gate; VECTORS] {
-    let mut gates = [Gate::to(0, 0); VECTORS];
+const fn gates() -> [Gate; vectors::COUNT] {
+    let mut gates = [Gate::to(0, 0); vectors::COUNT];
     let mut vector = 0;
-    while vector < VECTORS {
+    while vector < vectors::COUNT {
         let stack = if vector == Vector::DoubleFault as usize { tss::FAULT_STACK } else { 0 };
         gates[vector] = Gate::to(entry::address_of(vector), stack);
         vector += 1;

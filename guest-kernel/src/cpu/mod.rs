@@ -1,13 +1,21 @@
 //! The CPU: one hardware thing a file. The library's assembly lives here, in [`boot`](crate::boot), in
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
+pub mod apic;
+pub mod cpuid;
+pub mod cr3;
 pub mod flags;
 pub mod gdt;
 pub mod halt;
 pub mod idt;
+pub mod ioapic;
+pub mod msr;
+pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
+pub mod tsc;
 pub mod tss;
+pub mod vectors;
 
 /// Loads the tables that exceptions need: the segments, the double fault's stack, the gates. Once, at start.
 #[cfg(target_os = "none")]

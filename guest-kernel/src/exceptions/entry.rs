@@ -1,6 +1,6 @@
-//! Where the CPU arrives at an exception: 32 entries of 16 bytes, and the code that all of them lead to.
+//! Where the CPU arrives at an exception or interrupt: 256 entries of 16 bytes, and the code that all of them lead to.
 //!
-//! One would expect the CPU to say which exception it is. It does not: the vector only chooses the gate. So each has
+//! One would expect the CPU to say which it is. It does not: the vector only chooses the gate. So each has
 //! an entry of its own, which pushes the number. Some exceptions push an error code, most do not; where there is none
 //! the entry pushes 0, and from there on all look alike:
 //!
@@ -15,13 +15,15 @@
 //!
 //! [`idt`](crate::cpu::idt) has the gates, `guest-kernel/link.ld` puts the entries at their address.
 
-use shared_abi::exception::{VECTORS, Vector};
+use shared_abi::exception::{ExceptionFrame, Vector};
 use shared_abi::layout;
+
+use crate::cpu::vectors;
 
 /// Where the linker puts the entries: on the image's first page, behind `_start`. It checks this.
 pub const ADDRESS: u64 = layout::KERNEL.0 + 256;
 /// Bytes of all entries.
-pub const SIZE: u64 = ENTRY_SIZE * VECTORS as u64;
+pub const SIZE: u64 = ENTRY_SIZE * vectors::COUNT as u64;
 
 const ENTRY_SIZE: u64 = 16;
 
@@ -66,15 +68,20 @@ core::arch::global_asm!(
 #[unsafe(link_section = ".text.exceptions")]
 unsafe extern "C" fn exception_entries() {
     core::arch::naked_asm!(
-        ".irp vector, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31",
+        // `push` of a symbol would push from memory; 0x68 is `push imm32`.
+        ".set vector, 0",
+        ".rept {count}",
         ".balign {size}",
-        ".if (({with_error_code} >> \\vector) & 1) == 0",
+        ".if vector > 31 || (({with_error_code} >> vector) & 1) == 0",
         "push 0",
         ".endif",
-        "push \\vector",
+        ".byte 0x68",
+        ".long vector",
         "jmp {common}",
+        ".set vector, vector + 1",
         ".endr",
         ".balign {size}",
+        count = const vectors::COUNT,
         size = const ENTRY_SIZE,
         with_error_code = const WITH_ERROR_CODE,
         common = sym common,
@@ -111,7 +118,7 @@ unsafe extern "C" fn common() {
         "pop r8", "pop r9", "pop r10", "pop r11", "pop r12", "pop r13", "pop r14", "pop r15",
         "add rsp, 16",
         "iretq",
-        rip = const core::mem::offset_of!(shared_abi::ExceptionFrame, rip),
+        rip = const core::mem::offset_of!(ExceptionFrame, rip),
         dispatch = sym super::dispatch,
     )
 }

@@ -12,8 +12,12 @@ mod ends;
 mod exceptions;
 mod faults;
 mod files;
+mod frames;
+mod heap;
 mod hypercalls;
 mod memory;
+mod paging;
 mod ports;
+mod stacks;
 
 guest_kernel::test_main!();

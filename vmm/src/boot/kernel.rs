@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use linux_loader::loader::{Elf, KernelLoader};
 use object::elf::ELFMAG;
+use shared_abi::needs::NOTE_TYPE;
 use shared_abi::{Gpa, Gva};
 use vm_memory::GuestAddress;
 
-use crate::boot::contract;
+use crate::boot::contract::{self, find_note};
 use crate::boot::cpu_mode::StartMode;
 use crate::boot::elf_headers::{Headers, Segment};
 use crate::boot::image_error::ImageError;
@@ -188,6 +189,27 @@ impl KernelImage {
     /// # Errors
     /// [`Error::Image`] with what differs.
     pub fn check_contract(&mut self) -> Result<()> {
+        let segments = self.notes()?;
+        contract::check(segments.iter().map(Vec::as_slice))
+            .map_err(|error| self.error(ImageError::Contract(error)))
+    }
+
+    /// What the guest asks of its machine: flags of [`shared_abi::needs`]. Without a note it is nothing.
+    ///
+    /// # Errors
+    /// [`Error::Image`] when the file cannot be read any more.
+    pub fn needs(&mut self) -> Result<u64> {
+        let word = |note: &[u8]| note.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
+        let segments = self.notes()?;
+        Ok(segments
+            .iter()
+            .filter_map(|segment| find_note(segment, NOTE_TYPE))
+            .map(word)
+            .fold(0, |a, b| a | b))
+    }
+
+    /// The segments of notes, as the file has them.
+    fn notes(&mut self) -> Result<Vec<Vec<u8>>> {
         let mut segments = Vec::with_capacity(self.headers.notes.len());
         for &(offset, size) in &self.headers.notes {
             let mut bytes = vec![0; size];
@@ -195,8 +217,7 @@ impl KernelImage {
             read.map_err(|error| self.error(ImageError::Read(error)))?;
             segments.push(bytes);
         }
-        contract::check(segments.iter().map(Vec::as_slice))
-            .map_err(|error| self.error(ImageError::Contract(error)))
+        Ok(segments)
     }
 
     /// The host error that says what is wrong with this image.

@@ -20,12 +20,16 @@ pub mod kernel;
 pub mod page_tables;
 pub mod region;
 
+use shared_abi::needs;
+
 use crate::config::VmConfig;
 use crate::error::Result;
+use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
 use crate::origin::Origin;
 use shared_abi::Gpa;
 
+use boot_info::Offers;
 use contract::Contract;
 use cpu_mode::{CpuMode, StartMode};
 use guest_map::GuestMap;
@@ -39,6 +43,8 @@ pub struct Boot {
     pub map: GuestMap,
     /// The registers of the first vCPU.
     pub cpu: CpuMode,
+    /// Whether the machine must have interrupt controllers.
+    pub interrupts: bool,
     /// The guest's arguments as they lie in memory.
     pub arguments: Vec<u8>,
     /// The lines that did it.
@@ -72,6 +78,13 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
         }
         image.check_contract()?;
     }
+    let interrupts = match config.interrupts {
+        Interrupts::AsNeeded => {
+            config.contract == Contract::Required && image.needs()? & needs::INTERRUPTS != 0
+        }
+        Interrupts::On => true,
+        Interrupts::Off => false,
+    };
     let arguments = boot_info::encode_arguments(&config.arguments)?;
     let (map, planned) =
         Origin::of(GuestMap::plan_for(mode, memory.size(), image.segments(), config.page_size));
@@ -83,10 +96,11 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     };
     let page_tables = page_tables::write(&map, &mut write_table);
     let hypercalls = config.contract == Contract::Required;
-    let boot_info = boot_info::write(&map, &arguments, hypercalls, memory);
+    let offers = Offers { hypercalls, interrupts };
+    let boot_info = boot_info::write(&map, &arguments, config.vcpus, offers, memory);
 
     let page_tables_gpa = map.page_tables().map_or(Gpa(0), |tables| tables.start);
     let (cpu, decided) = Origin::of(CpuMode::new(mode, image.entry(), page_tables_gpa));
     let origins = BootOrigins { planned, loaded, page_tables, boot_info, cpu: decided };
-    Ok(Boot { map, cpu, arguments, origins })
+    Ok(Boot { map, cpu, interrupts, arguments, origins })
 }

@@ -57,7 +57,7 @@ impl Coalesced {
         }
         let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match console.write(&text) {
-            Ok(Next::Resume) => return,
+            Ok(Next::Resume | Next::Stand) => return,
             Ok(Next::Stop(_)) => None,
             Err(error) => error.into_console_failure(),
         };

@@ -91,7 +91,7 @@ impl RingReader {
         };
         let mut console = self.console.lock().unwrap_or_else(PoisonError::into_inner);
         let failure = match console.write_guest(&slice, Writer::Helper) {
-            Ok(Next::Resume) => return,
+            Ok(Next::Resume | Next::Stand) => return,
             Ok(Next::Stop(_)) => None,
             Err(error) => error.into_console_failure(),
         };

@@ -8,8 +8,8 @@ use shared_abi::{Gpa, Gva};
 use vmm::config::parse_bytes;
 use vmm::explain::parse_address;
 use vmm::{
-    Backing, Console, Contract, Flat, Grant, GrantMode, Input, KernelSource, Limits, Log, MemorySize,
-    PageSize, Start, StartMode, VmConfig,
+    Backing, Console, Contract, Flat, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log,
+    MemorySize, PageSize, Start, StartMode, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -32,6 +32,10 @@ pub(crate) struct Machine {
     /// Where a flat image starts, when not at its first byte.
     #[arg(long, value_name = "GPA", value_parser = parse_gpa, requires = "load_at")]
     entry: Option<u64>,
+
+    /// How many vCPUs the machine has: 1 to 64. The guest starts on the first and starts the others itself.
+    #[arg(long, value_name = "COUNT", default_value = "1")]
+    cpus: VcpuCount,
 
     /// RAM of the machine: bytes, or a number with K, M or G. At least 2M, at most 256G.
     #[arg(long, short, value_name = "SIZE", default_value = "16M")]
@@ -65,6 +69,10 @@ pub(crate) struct Machine {
     #[arg(long)]
     no_contract: bool,
 
+    /// Give the machine interrupt controllers: as its guest needs, or whatever it needs. With them HLT waits in the kernel.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    interrupts: InterruptsWord,
+
     /// Show the guest's log records down to this level.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LogWord,
@@ -76,6 +84,17 @@ pub(crate) struct Machine {
     /// What the guest finds as its arguments.
     #[arg(last = true, value_name = "ARGUMENT")]
     arguments: Vec<String>,
+}
+
+/// When there are interrupt controllers, as people type it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum InterruptsWord {
+    /// When the guest's image asks for them.
+    Auto,
+    /// Always.
+    On,
+    /// Never: HLT ends the run.
+    Off,
 }
 
 /// A log level as people type it, from the most important to the least.
@@ -139,6 +158,7 @@ impl Machine {
         let is_foreign = self.no_contract || start != Start::default();
         let mut config = VmConfig::new(KernelSource::File(self.image));
         config.start = start;
+        config.vcpus = self.cpus;
         config.memory = self.memory;
         config.backing = Backing { mergeable: self.ksm, huge: self.thp };
         config.page_size = match self.page_size {
@@ -149,6 +169,11 @@ impl Machine {
         config.arguments = self.arguments;
         config.timeout = self.timeout;
         config.contract = if is_foreign { Contract::None } else { Contract::Required };
+        config.interrupts = match self.interrupts {
+            InterruptsWord::Auto => Interrupts::AsNeeded,
+            InterruptsWord::On => Interrupts::On,
+            InterruptsWord::Off => Interrupts::Off,
+        };
         config.directory = self.dir.map(|grant| Grant {
             limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },
             ..grant

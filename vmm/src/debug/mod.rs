@@ -5,6 +5,7 @@
 
 pub mod autopsy;
 mod backtrace;
+pub(crate) mod bystanders;
 mod core_file;
 mod cpu_state;
 pub mod diagnosis;
@@ -17,6 +18,7 @@ pub(crate) mod repeat;
 mod symbols;
 
 pub use backtrace::{Backtrace, BacktraceFrame};
+pub use bystanders::{Bystander, Doing};
 pub use core_file::{CoreFile, Remark};
 pub use cpu_state::CpuState;
 pub use diagnosis::{Diagnosis, Evidence};

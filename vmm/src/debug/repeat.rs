@@ -47,7 +47,7 @@ pub(crate) fn run_to_death(vcpu: &mut Vcpu, machine: &Machine, exits: u64) -> Re
     let mut counts = ExitCounts::default();
     while counts.total() - counts.interrupted + 1 < exits {
         match run_loop::turn(vcpu, machine, &mut counts).map_err(host_failed)? {
-            Next::Resume => {}
+            Next::Resume | Next::Stand => {}
             Next::Stop(reason) => return Err(other_end(machine, &reason)),
         }
     }
@@ -61,7 +61,7 @@ pub(crate) fn run_to_death(vcpu: &mut Vcpu, machine: &Machine, exits: u64) -> Re
         let may_change = may_change_special_registers(&state, machine);
         match run_loop::turn(vcpu, machine, &mut counts).map_err(host_failed)? {
             Next::Stop(StopReason::TripleFault) => return Ok(state),
-            Next::Resume | Next::Stop(StopReason::Debug(_)) => {}
+            Next::Resume | Next::Stand | Next::Stop(StopReason::Debug(_)) => {}
             Next::Stop(reason) => return Err(other_end(machine, &reason)),
         }
         if machine.stop.requested().is_some() {

@@ -136,7 +136,16 @@ struct Kinds<'a>(&'a ExitCounts);
 impl fmt::Display for Kinds<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ExitCounts {
-            pio_in, pio_out, hypercall, mmio_read, mmio_write, halt, interrupted, fatal, ..
+            pio_in,
+            pio_out,
+            hypercall,
+            mmio_read,
+            mmio_write,
+            halt,
+            interrupted,
+            ioapic_eoi,
+            fatal,
+            ..
         } = self.0;
         let kinds = [
             (pio_in, "pio_in"),
@@ -146,6 +155,7 @@ impl fmt::Display for Kinds<'_> {
             (mmio_write, "mmio_write"),
             (halt, "halt"),
             (interrupted, "interrupted"),
+            (ioapic_eoi, "ioapic_eoi"),
             (fatal, "fatal"),
         ];
         let seen = kinds.iter().filter(|(count, _)| **count > 0);
@@ -178,7 +188,7 @@ mod tests {
 
     fn verdict(test: &GuestTest, stop: StopReason, hypercalls: u64, console: &str) -> Verdict {
         let exits = ExitCounts { hypercall: hypercalls, pio_out: 1, interrupted: 3, ..ExitCounts::default() };
-        let report = RunReport { stop, rip: None, panic: None, exits };
+        let report = RunReport { stop, vcpu: None, rip: None, panic: None, exits };
         Verdict::of(test, report, Some(1000), console.into(), Duration::from_millis(2))
     }
 

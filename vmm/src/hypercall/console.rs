@@ -9,6 +9,7 @@ use crate::guest_space::{Access, GuestBuffer};
 use crate::hypercall::Answer;
 use crate::input::Typed;
 use crate::log::LogRecord;
+use crate::machine::Machine;
 use crate::next::Next;
 use crate::observe::Mark;
 use crate::output::Writer;
@@ -31,7 +32,7 @@ pub(super) fn write(context: &Context<'_>, text: GuestBuffer) -> Result<Outcome>
             return Ok(Outcome::Answer(Err(HypercallError::BadAddress)));
         };
         match console.write_guest(&slice, Writer::Vcpu)? {
-            Next::Resume => {}
+            Next::Resume | Next::Stand => {}
             Next::Stop(reason) => return Ok(Outcome::Stop(reason)),
         }
     }
@@ -46,8 +47,12 @@ pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Re
         return Ok(Outcome::Answer(Err(error)));
     }
     context.machine.flush_console()?;
+    let Some(mut input) = context.machine.input(wait) else {
+        // Another vCPU waits for what is typed, so there is nothing yet.
+        return Ok(Outcome::Answer(Err(HypercallError::WouldBlock)));
+    };
     let mut bytes = vec![0; buffer.size as usize];
-    let answer = match context.machine.input().read(&mut bytes, wait, || context.machine.stop_reason())? {
+    let answer = match input.read(&mut bytes, wait, || cut_short(context.machine))? {
         Typed::Bytes(count) => {
             let typed = bytes.get(..count).unwrap_or_default();
             space.write(buffer.gva, typed).map(|()| count as u64)
@@ -56,6 +61,12 @@ pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Re
         Typed::Stopped(reason) => return Ok(Outcome::Stop(reason)),
     };
     Ok(Outcome::Answer(answer))
+}
+
+/// What ends a wait for input: a request to stop, or another vCPU's end, after which the guest may go on and ask again.
+fn cut_short(machine: &Machine) -> Option<Typed> {
+    let recalled = || machine.stop.is_recalled().then_some(Typed::NothingYet);
+    machine.stop_reason().map(Typed::Stopped).or_else(recalled)
 }
 
 /// Tells the observer that a span begins.

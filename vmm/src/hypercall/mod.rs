@@ -5,6 +5,7 @@
 //! and this file has not does not compile.
 
 mod console;
+mod cpus;
 mod files;
 mod journal;
 mod last_words;
@@ -181,6 +182,9 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
             let space = context.space()?;
             machine.files().read_directory(&space, handle, buffer(buffer_gva, buffer_size))
         }
+        Hypercall::StartCpu { cpu, entry_gva, stack_gva, argument } => {
+            cpus::start(context, cpu, entry_gva, stack_gva, argument)?
+        }
         Hypercall::Exception { frame_gva } => return last_words::exception(context, frame_gva),
         Hypercall::Panic { text_gva, text_size } => {
             return last_words::panic(context, buffer(text_gva, text_size));
@@ -203,5 +207,6 @@ fn count_of(exits: &ExitCounts, kind: ExitKind) -> u64 {
         ExitKind::Hypercall => exits.hypercall,
         ExitKind::Halt => exits.halt,
         ExitKind::Interrupted => exits.interrupted,
+        ExitKind::IoapicEoi => exits.ioapic_eoi,
     }
 }

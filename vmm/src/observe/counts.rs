@@ -23,6 +23,8 @@ pub struct ExitCounts {
     pub halt: u64,
     /// Signals, which are no doing of the guest.
     pub interrupted: u64,
+    /// Ends of interrupts that the I/O APIC must know of.
+    pub ioapic_eoi: u64,
     /// Everything that ends a guest badly.
     pub fatal: u64,
     /// Stops that a debugger asked for: no doing of the guest, and not among all exits.
@@ -39,6 +41,7 @@ impl ExitCounts {
         mmio_write: 0,
         halt: 0,
         interrupted: 0,
+        ioapic_eoi: 0,
         fatal: 0,
         debug: 0,
     };
@@ -53,6 +56,7 @@ impl ExitCounts {
             + self.mmio_write
             + self.halt
             + self.interrupted
+            + self.ioapic_eoi
             + self.fatal
     }
 }
@@ -67,6 +71,7 @@ impl Observer for ExitCounts {
             Exit::MmioWrite { .. } => &mut self.mmio_write,
             Exit::Halt => &mut self.halt,
             Exit::Interrupted => &mut self.interrupted,
+            Exit::IoapicEoi { .. } => &mut self.ioapic_eoi,
             Exit::Debug(_) => &mut self.debug,
             Exit::TripleFault
             | Exit::EmulationFailure(_)

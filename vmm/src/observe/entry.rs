@@ -6,6 +6,7 @@ use serde::Serialize;
 use shared_abi::hypercall::{Answer, Hypercall, Registers};
 use shared_abi::{Gpa, Gva};
 
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::observe::callers::Callers;
 
@@ -28,6 +29,8 @@ pub enum Kind {
     /// A signal, which is no doing of the guest.
     #[default]
     Interrupted,
+    /// The end of an interrupt that the I/O APIC must know of.
+    IoapicEoi,
     /// The CPU has shut down.
     TripleFault,
     /// A debugger's stop.
@@ -46,7 +49,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds, in their order, with the words that name them.
-    pub const ALL: [(Self, &str); 14] = [
+    pub const ALL: [(Self, &str); 15] = [
         (Self::PioIn, "pio-in"),
         (Self::PioOut, "pio-out"),
         (Self::Hypercall, "hypercall"),
@@ -54,6 +57,7 @@ impl Kind {
         (Self::MmioWrite, "mmio-write"),
         (Self::Halt, "halt"),
         (Self::Interrupted, "interrupted"),
+        (Self::IoapicEoi, "ioapic-eoi"),
         (Self::TripleFault, "triple-fault"),
         (Self::Debug, "debug"),
         (Self::EmulationFailure, "emulation-failure"),
@@ -72,6 +76,7 @@ impl Kind {
             Exit::MmioWrite { .. } => Self::MmioWrite,
             Exit::Halt => Self::Halt,
             Exit::Interrupted => Self::Interrupted,
+            Exit::IoapicEoi { .. } => Self::IoapicEoi,
             Exit::TripleFault => Self::TripleFault,
             Exit::Debug(_) => Self::Debug,
             Exit::EmulationFailure(_) => Self::EmulationFailure,
@@ -130,8 +135,10 @@ pub struct Site {
 /// One exit. It has no heap memory, so making one costs no allocation.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Entry {
-    /// Its number, from 1.
+    /// Its number, from 1; those of all vCPUs are numbered as they come.
     pub number: u64,
+    /// Who left the guest.
+    pub vcpu: VcpuId,
     /// Where it came from and what it was.
     pub site: Site,
     /// Bytes per access.

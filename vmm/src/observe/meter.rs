@@ -3,12 +3,16 @@
 //! It reads the clock twice an exit, and the guest's chain of callers once, into memory that it owns already. What
 //! CR3 was is in `kvm_run` (`Vcpu::tell_page_tables`), so the chain is read through the tables that the guest uses at
 //! this exit: nothing is remembered that a guest could have changed meanwhile.
+//!
+//! While one vCPU's exit is answered, another may leave the guest. So each has its own [`Turn`], and what follows an exit
+//! is added to that of the vCPU whose turn it is. Exits are numbered as they come, whoever makes them.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use shared_abi::hypercall::{Answer, Registers};
 
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
@@ -16,13 +20,25 @@ use crate::next::Next;
 use crate::observe::entry::Entry;
 use crate::observe::instruction::Code;
 use crate::vcpu::Place;
+use crate::vm::Vm;
 
-/// What it knows of the exit that is being answered, and where its clock started.
+/// What it knows of the exits that are being answered, and where its clock started.
 #[derive(Debug)]
 pub(super) struct Meter {
     memory: Arc<GuestMemory>,
     reads_callers: bool,
     start: Option<Instant>,
+    /// Exits so far.
+    exits: u64,
+    /// Whose turn it is.
+    vcpu: VcpuId,
+    /// One for each vCPU.
+    turns: Vec<Turn>,
+}
+
+/// A vCPU between one entry and the next.
+#[derive(Clone, Debug, Default)]
+struct Turn {
     /// When the guest was entered last, in nanoseconds since the first entry.
     entered_ns: u64,
     entry: Entry,
@@ -53,48 +69,59 @@ impl Closed<'_> {
 }
 
 impl Meter {
-    /// A meter for a machine with this memory.
-    pub(super) fn new(memory: Arc<GuestMemory>, reads_callers: bool) -> Self {
+    /// A meter for a machine that is about to run.
+    pub(super) fn new(vm: &Vm, reads_callers: bool) -> Self {
         Self {
-            memory,
+            memory: vm.memory().clone(),
             reads_callers,
             start: None,
-            entered_ns: 0,
-            entry: Entry::default(),
-            place: None,
-            is_open: false,
+            exits: 0,
+            vcpu: VcpuId::FIRST,
+            turns: vec![Turn::default(); vm.vcpu_count().get().into()],
         }
+    }
+
+    /// It is this vCPU's turn.
+    pub(super) fn turn_to(&mut self, vcpu: VcpuId) {
+        self.vcpu = vcpu;
+    }
+
+    fn turn(&mut self) -> &mut Turn {
+        self.turns.get_mut(self.vcpu.index()).expect("every vCPU of the machine has its turn")
     }
 
     /// The guest is about to be entered. Gives the exit that was answered before.
     pub(super) fn enter(&mut self) -> Option<Closed<'_>> {
         let now = self.now();
-        self.entered_ns = now;
+        self.turn().entered_ns = now;
         self.close(now)
     }
 
     /// The guest has left.
     pub(super) fn exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
         let now = self.now();
-        self.entry.number += 1;
-        self.entry.entered_ns = self.entered_ns;
-        self.entry.guest_ns = now.saturating_sub(self.entered_ns);
-        self.entry.host_ns = 0;
-        self.entry.describe(exit);
-        self.entry.site.rip = place.map(|place| place.rip);
-        self.place = place;
-        if self.reads_callers {
+        self.exits += 1;
+        let Self { memory, reads_callers, exits, vcpu, turns, .. } = self;
+        let turn = turns.get_mut(vcpu.index()).expect("every vCPU of the machine has its turn");
+        let entry = &mut turn.entry;
+        (entry.number, entry.vcpu) = (*exits, *vcpu);
+        entry.entered_ns = turn.entered_ns;
+        entry.guest_ns = now.saturating_sub(turn.entered_ns);
+        entry.host_ns = 0;
+        entry.describe(exit);
+        entry.site.rip = place.map(|place| place.rip);
+        if *reads_callers {
             match place {
-                Some(place) => self.entry.site.callers.read(&self.memory, place),
-                None => self.entry.site.callers = Default::default(),
+                Some(place) => entry.site.callers.read(memory, place),
+                None => entry.site.callers = Default::default(),
             }
         }
-        self.is_open = true;
+        (turn.place, turn.is_open) = (place, true);
     }
 
     /// The exit was a hypercall, and this became of it.
     pub(super) fn call(&mut self, call: &Registers, answer: Option<Answer>) {
-        self.entry.describe_call(call, answer);
+        self.turn().entry.describe_call(call, answer);
     }
 
     /// The exit was answered. Gives it when the run is over, and nobody enters again.
@@ -107,11 +134,13 @@ impl Meter {
     }
 
     fn close(&mut self, now: u64) -> Option<Closed<'_>> {
-        if !std::mem::take(&mut self.is_open) {
+        let Self { memory, vcpu, turns, .. } = self;
+        let turn = turns.get_mut(vcpu.index())?;
+        if !std::mem::take(&mut turn.is_open) {
             return None;
         }
-        self.entry.host_ns = now.saturating_sub(self.entry.left_ns());
-        Some(Closed { entry: &self.entry, place: self.place, memory: &self.memory })
+        turn.entry.host_ns = now.saturating_sub(turn.entry.left_ns());
+        Some(Closed { entry: &turn.entry, place: turn.place, memory })
     }
 
     /// Nanoseconds since the first entry; 64 bits of them are five centuries.

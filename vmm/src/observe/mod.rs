@@ -2,7 +2,8 @@
 //!
 //! Counting, tracing and debugging watch the run loop from outside, so the loop stays a table. An observer is a type
 //! parameter of the loop: what it does not do costs nothing. Several watch at once as a pair, each in an `Option` where
-//! it may be absent.
+//! it may be absent. One that watches several vCPUs is lent to their threads in turns (`shared.rs`); with one vCPU there
+//! is no lock.
 //!
 //! Three of them keep a ledger, an [`Entry`] an exit: [`Trace`] writes each down, [`Stats`] adds them up by line of the
 //! guest, [`Timeline`] draws them. What is common to them is done by `meter.rs`: it reads the clock and the guest's
@@ -28,6 +29,7 @@ mod instruction;
 mod lines;
 mod meter;
 mod sample;
+mod shared;
 mod stats;
 mod summary;
 mod table;
@@ -40,6 +42,7 @@ pub use entry::{Data, Entry, Kind, Site, Target};
 pub use filter::Filter;
 pub use handlers::Handlers;
 pub use sample::{MAX_EXITS, Sample, Sampled, SampledExit, Span};
+pub(crate) use shared::Shared;
 pub use stats::{MAX_SITES, Stats};
 pub use summary::{KindRow, Line, LineRow, Summary, Tally};
 pub use timeline::Timeline;
@@ -47,17 +50,23 @@ pub use trace::Trace;
 
 use shared_abi::hypercall::{Answer, Registers};
 
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::log::LogRecord;
 use crate::next::Next;
 use crate::vcpu::Place;
 
-/// Something that watches the exits of a vCPU. Of its calls only two are needed.
-pub trait Observer {
+/// Something that watches the exits of vCPUs. Of its calls only two are needed.
+///
+/// Where several vCPUs run it is told of them in turns, each call by the thread of the vCPU that it is about.
+pub trait Observer: Send {
     /// Whether [`Place::page_tables`] is wanted; asked once, before the guest is entered first.
     fn needs_page_tables(&self) -> bool {
         false
     }
+
+    /// Called before another vCPU's turn: the calls from here on are about this one. They start with the first.
+    fn on_vcpu(&mut self, _vcpu: VcpuId) {}
 
     /// Called just before the guest is entered.
     fn on_entry(&mut self) {}
@@ -77,7 +86,7 @@ pub trait Observer {
     /// Called when the exit was answered.
     fn on_answer(&mut self, _next: &Next) {}
 
-    /// The exits so far, by kind; a guest may ask for them.
+    /// The exits so far, by kind; a guest may ask for those of a vCPU.
     fn counts(&self) -> &ExitCounts;
 }
 
@@ -94,6 +103,10 @@ pub enum Mark {
 impl<O: Observer + ?Sized> Observer for &mut O {
     fn needs_page_tables(&self) -> bool {
         (**self).needs_page_tables()
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        (**self).on_vcpu(vcpu);
     }
 
     fn on_entry(&mut self) {
@@ -129,6 +142,11 @@ impl<O: Observer + ?Sized> Observer for &mut O {
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn needs_page_tables(&self) -> bool {
         self.0.needs_page_tables() || self.1.needs_page_tables()
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.0.on_vcpu(vcpu);
+        self.1.on_vcpu(vcpu);
     }
 
     fn on_entry(&mut self) {
@@ -170,6 +188,10 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 impl<O: Observer> Observer for Option<O> {
     fn needs_page_tables(&self) -> bool {
         self.as_ref().is_some_and(O::needs_page_tables)
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.iter_mut().for_each(|own| own.on_vcpu(vcpu));
     }
 
     fn on_entry(&mut self) {

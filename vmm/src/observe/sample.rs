@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use serde::{Serialize, Serializer, ser::SerializeTuple};
 use shared_abi::hypercall::{Answer, Registers};
 
+use crate::cpus::VcpuId;
 use crate::debug::Symbols;
 use crate::exit::Exit;
 use crate::log::LogRecord;
@@ -123,7 +124,7 @@ impl Sample {
     #[must_use]
     pub fn new(vm: &Vm) -> Self {
         Self {
-            meter: Meter::new(vm.memory().clone(), true),
+            meter: Meter::new(vm, true),
             handlers: vm.handlers(),
             counts: ExitCounts::default(),
             mark: None,
@@ -236,6 +237,10 @@ fn short(text: &str) -> String {
 impl Observer for Sample {
     fn needs_page_tables(&self) -> bool {
         true
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.meter.turn_to(vcpu);
     }
 
     fn on_entry(&mut self) {

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use shared_abi::hypercall::{Answer, Registers};
 
+use crate::cpus::VcpuId;
 use crate::debug::Symbols;
 use crate::exit::Exit;
 use crate::next::Next;
@@ -34,7 +35,7 @@ impl Stats {
     #[must_use]
     pub fn new(vm: &Vm) -> Self {
         Self {
-            meter: Meter::new(vm.memory().clone(), true),
+            meter: Meter::new(vm, true),
             handlers: vm.handlers(),
             counts: ExitCounts::default(),
             sites: Sites::default(),
@@ -51,6 +52,10 @@ impl Stats {
 impl Observer for Stats {
     fn needs_page_tables(&self) -> bool {
         true
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.meter.turn_to(vcpu);
     }
 
     fn on_entry(&mut self) {

@@ -20,6 +20,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value, json};
 use shared_abi::hypercall::{Answer, Registers};
 
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::log::LogRecord;
 use crate::next::Next;
@@ -45,7 +46,7 @@ impl Timeline {
     /// A timeline to `sink`, which should have a buffer.
     #[must_use]
     pub fn new(vm: &Vm, sink: impl Write + Send + 'static) -> Self {
-        let meter = Meter::new(vm.memory().clone(), false);
+        let meter = Meter::new(vm, false);
         let picture = Picture::new(vm.handlers(), Box::new(sink));
         Self { meter, counts: ExitCounts::default(), mark: None, picture }
     }
@@ -73,6 +74,10 @@ impl Timeline {
 }
 
 impl Observer for Timeline {
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.meter.turn_to(vcpu);
+    }
+
     fn on_entry(&mut self) {
         if let Some(closed) = self.meter.enter() {
             self.picture.add(&closed, self.mark.take());

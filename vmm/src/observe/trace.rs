@@ -9,6 +9,7 @@ use std::io::{self, BufWriter, Write};
 
 use shared_abi::hypercall::{Answer, Hypercall, Registers};
 
+use crate::cpus::VcpuId;
 use crate::debug::Symbols;
 use crate::exit::Exit;
 use crate::next::Next;
@@ -44,8 +45,7 @@ impl Trace {
             sink: Box::new(sink),
             failure: None,
         };
-        let mut own =
-            Self { meter: Meter::new(vm.memory().clone(), true), counts: ExitCounts::default(), writer };
+        let mut own = Self { meter: Meter::new(vm, true), counts: ExitCounts::default(), writer };
         own.writer.write(&head);
         own
     }
@@ -89,6 +89,10 @@ fn symbols_head(symbols: &Symbols) -> String {
 impl Observer for Trace {
     fn needs_page_tables(&self) -> bool {
         true
+    }
+
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.meter.turn_to(vcpu);
     }
 
     fn on_entry(&mut self) {

@@ -101,7 +101,7 @@ fn class(kind: observe::Kind) -> &'static str {
         observe::Kind::PioIn => "e-in",
         observe::Kind::Hypercall => "e-call",
         observe::Kind::MmioRead | observe::Kind::MmioWrite => "e-mmio",
-        observe::Kind::Halt | observe::Kind::Interrupted => "e-halt",
+        observe::Kind::Halt | observe::Kind::Interrupted | observe::Kind::IoapicEoi => "e-halt",
         _ => "e-end",
     }
 }

@@ -12,6 +12,7 @@ use std::fmt::{self, Write};
 
 use shared_abi::{Gva, exit_code};
 
+use crate::cpus::VcpuId;
 use crate::harmless::is_harmless;
 use crate::next::StopReason;
 use crate::observe::ExitCounts;
@@ -21,7 +22,9 @@ use crate::observe::ExitCounts;
 pub struct RunReport {
     /// Why it ended.
     pub stop: StopReason,
-    /// Where the vCPU would have continued, or the instruction that its exception interrupted; `None` when KVM does
+    /// The vCPU that it ended on, where the machine has several.
+    pub vcpu: Option<VcpuId>,
+    /// Where that vCPU would have continued, or the instruction that its exception interrupted; `None` when KVM does
     /// not tell.
     pub rip: Option<Gva>,
     /// The last words of a guest that panicked, as it said them, cut after some KiB.
@@ -54,9 +57,13 @@ impl fmt::Display for RunReport {
     /// One line: why, and where.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let (StopReason::Exited { code: exit_code::PANICKED }, Some(words)) = (&self.stop, &self.panic) {
-            return write!(f, "the guest {}", Panicked(words));
+            write!(f, "the guest {}", Panicked(words))?;
+            return self.vcpu.map_or(Ok(()), |vcpu| write!(f, ", on {vcpu}"));
         }
         write!(f, "{}", self.stop)?;
+        if let Some(vcpu) = self.vcpu {
+            write!(f, ", on {vcpu}")?;
+        }
         match (&self.stop, self.rip) {
             (StopReason::Exited { .. }, _) | (_, None) => {}
             // A shutdown may reset the vCPU, and then its RIP is not where the guest died.
@@ -112,6 +119,7 @@ mod tests {
     fn line(stop: StopReason, panic: &str) -> String {
         RunReport {
             stop,
+            vcpu: None,
             rip: Some(Gva(0x1000)),
             panic: Some(panic.to_owned()),
             exits: ExitCounts::default(),

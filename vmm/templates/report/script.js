@@ -152,7 +152,7 @@
 
   // The timeline: a row for the spans that the guest has named, one for each kind of exit, one for log records.
   const run = JSON.parse(byId("data").textContent).timeline;
-  const COLOURS = { "pio-out": "e-out", "pio-in": "e-in", hypercall: "e-call", "mmio-read": "e-mmio", "mmio-write": "e-mmio", halt: "e-halt", interrupted: "e-halt" };
+  const COLOURS = { "pio-out": "e-out", "pio-in": "e-in", hypercall: "e-call", "mmio-read": "e-mmio", "mmio-write": "e-mmio", halt: "e-halt", interrupted: "e-halt", "ioapic-eoi": "e-halt" };
   const lanes = run.kinds.map((kind) => ({ name: kind, class: COLOURS[kind] ?? "e-end" }));
   const exits = run.exits.map(([id, start, took, lane, site], number) => ({
     start, took, lane, number, text: `Exit ${id}: ${run.sites[site] ?? "of a place that was not kept"}`,

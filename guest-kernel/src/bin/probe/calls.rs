@@ -1,7 +1,7 @@
 //! Hypercalls, as they should be and as they should not.
 
 use guest_kernel::hypercall::{
-    self, ExitKind, Hypercall, HypercallError, call, console_write, exit_count, exit_count_of,
+    self, Answer, ExitKind, Hypercall, HypercallError, call, console_write, exit_count, exit_count_of,
 };
 use guest_kernel::{Gva, arguments, boot_info, mark, println, println_raw};
 use shared_abi::hypercall::LogLevel;
@@ -178,19 +178,24 @@ fn hostile() {
     let mut chance = Chance(seed);
     let mut done = 0u64;
     for _ in 0..number() {
-        let call_number = match chance.next() % 40 {
-            // Exit and a told exception would end it.
-            1 | 28 => 4,
-            other => other,
-        };
-        let (rax, rdi) = ring(call_number, [(); 6].map(|()| chance.word()));
-        done += u64::from(shared_abi::hypercall::decode_answer(rax, rdi).is_ok());
+        done += u64::from(by_chance(&mut chance).is_ok());
     }
     println!("\n{} calls, some done: {}", number(), done > 0);
 }
 
+/// A call with number and arguments by chance.
+pub(crate) fn by_chance(chance: &mut Chance) -> Answer {
+    let call_number = match chance.next() % 40 {
+        // Exit and a told exception would end it.
+        1 | 28 => 4,
+        other => other,
+    };
+    let (rax, rdi) = ring(call_number, [(); 6].map(|()| chance.word()));
+    shared_abi::hypercall::decode_answer(rax, rdi)
+}
+
 /// Random numbers (xorshift64); the seed is not 0.
-struct Chance(u64);
+pub(crate) struct Chance(pub(crate) u64);
 
 impl Chance {
     fn next(&mut self) -> u64 {

@@ -7,6 +7,7 @@
 
 mod calls;
 mod chance;
+mod cpus;
 mod debuggee;
 mod ends;
 mod faults;
@@ -32,6 +33,7 @@ const DEEDS: &[&[Deed]] = &[
     files::DEEDS,
     memory::DEEDS,
     chance::DEEDS,
+    cpus::DEEDS,
     debuggee::DEEDS,
 ];
 

@@ -12,7 +12,7 @@ use x86_64::registers::rflags::RFlags;
 use super::{RESERVED_RFLAGS, RegisterOrigins, StartMode, segment};
 use crate::error::Result;
 
-/// 64-bit mode with four-level paging: the one mode our guest kernels start in.
+/// 64-bit mode with four-level paging: the one mode our guest kernels start in, and each of their CPUs.
 ///
 /// | register | value | why |
 /// |---|---|---|
@@ -28,7 +28,7 @@ use crate::error::Result;
 /// | `DS` `ES` `SS` `FS` `GS` | flat data, ring 0 | |
 /// | `TR` | busy 64-bit TSS of no use | VMX refuses to enter a guest without one |
 /// | `GDTR`, `IDTR` | base 0, limit 0 | no table: an exception becomes a triple fault until the guest has loaded its own (`guest-kernel/src/cpu/`) |
-/// | `RIP` | the image's entry | |
+/// | `RIP` | the image's entry | or what `StartCpu` says, as the two below |
 /// | `RSP` | end of the stack | 16-byte aligned, as the ABI asks before a call |
 /// | `RDI` | GPA of `BootInfo` | the first argument of a System V function |
 /// | `RFLAGS` | bit 1, which is always 1 | interrupts are off |
@@ -38,9 +38,20 @@ pub struct LongMode {
     pub entry_gva: Gva,
     /// Where the PML4 lies.
     pub page_tables_gpa: Gpa,
+    /// Where the stack ends.
+    pub stack_gva: Gva,
+    /// What the first function is called with.
+    pub argument: u64,
 }
 
 impl LongMode {
+    /// The start of a machine's first vCPU.
+    #[must_use]
+    pub fn at_boot(entry_gva: Gva, page_tables_gpa: Gpa) -> Self {
+        let (stack_gva, argument) = (Gva(layout::STACK_END.0), layout::BOOT_INFO.0);
+        Self { entry_gva, page_tables_gpa, stack_gva, argument }
+    }
+
     /// Sets the vCPU's registers and checks that KVM kept them.
     ///
     /// # Errors
@@ -75,8 +86,8 @@ impl LongMode {
     fn regs(&self) -> kvm_regs {
         kvm_regs {
             rip: self.entry_gva.0,
-            rsp: layout::STACK_END.0,
-            rdi: layout::BOOT_INFO.0,
+            rsp: self.stack_gva.0,
+            rdi: self.argument,
             rflags: RESERVED_RFLAGS,
             ..kvm_regs::default()
         }
@@ -103,7 +114,7 @@ mod tests {
 
     #[test]
     fn a_dropped_bit_is_named() {
-        let mode = LongMode { entry_gva: Gva(0x10_0000), page_tables_gpa: Gpa(0x8_0000) };
+        let mode = LongMode::at_boot(Gva(0x10_0000), Gpa(0x8_0000));
         let set = mode.sregs(kvm_sregs::default());
         let mut kept = set;
         assert_eq!(between(&set, &kept), None);

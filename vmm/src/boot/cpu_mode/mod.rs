@@ -137,7 +137,7 @@ impl CpuMode {
                 Self::Paged32(Paged32 { entry_gva: entry, page_directory_gpa: page_tables })
             }
             StartMode::Pae => Self::Pae(Pae { entry_gva: entry, pointer_table_gpa: page_tables }),
-            StartMode::Long => Self::Long(LongMode { entry_gva: entry, page_tables_gpa: page_tables }),
+            StartMode::Long => Self::Long(LongMode::at_boot(entry, page_tables)),
         }
     }
 

@@ -31,7 +31,9 @@ use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
 use x86_64::registers::control::EferFlags;
 
+use self::notes::Thread;
 use self::segments::Segments;
+use crate::crew::Life;
 use crate::debug::{CpuState, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::largest_file;
@@ -147,7 +149,8 @@ impl CoreFile {
         if segments.are_cut {
             remarks.push(Remark::Cut);
         }
-        let notes = notes::notes(original, cpu, &vm.vcpu().fpu()?, report);
+        let first = Thread { vcpu: original.vcpu().id(), cpu: *cpu, fpu: vm.vcpu().fpu()? };
+        let notes = notes::notes(original, &first, &other_threads(original)?, report);
         let written = self.write_parts(&segments, &notes, vm.memory(), &extents);
         written.map_err(|source| Error::CoreFile { path: self.path.clone(), source })?;
         Ok(remarks)
@@ -207,6 +210,14 @@ impl Drop for CoreFile {
             _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// The vCPUs that the run did not end on. One that was never started has no registers to show.
+fn other_threads(vm: &Vm) -> Result<Vec<Thread>> {
+    let Some(crew) = &vm.machine().crew else { return Ok(Vec::new()) };
+    let others = vm.vcpus().filter(|vcpu| vcpu.id() != vm.vcpu().id());
+    let started = others.filter(|vcpu| crew.life(vcpu.id()) != Life::Unstarted);
+    started.map(|vcpu| Ok(Thread { vcpu: vcpu.id(), cpu: CpuState::of(vcpu)?, fpu: vcpu.fpu()? })).collect()
 }
 
 /// Whether an earlier core file is there, or a file without contents.

@@ -4,6 +4,8 @@
 //! no place in a process, such as the control registers, stands as text in a note of our own: `readelf --notes` shows
 //! that it is there, and `strings` what it says.
 
+use std::iter;
+
 use kvm_bindings::{kvm_fpu, kvm_regs, kvm_sregs};
 use object::LittleEndian;
 use object::elf::{ELF_NOTE_CORE, NT_FPREGSET, NT_PRPSINFO, NT_PRSTATUS, NoteHeader64, NoteType};
@@ -11,6 +13,7 @@ use object::{U32, pod};
 use shared_abi::exception::Vector;
 use shared_abi::{ExceptionFrame, exit_code};
 
+use crate::cpus::VcpuId;
 use crate::debug::CpuState;
 use crate::next::StopReason;
 use crate::report::RunReport;
@@ -19,17 +22,37 @@ use crate::vm::Vm;
 /// The type of our own note, which is text; small numbers would be taken for Linux's.
 const TEXT: NoteType = NoteType(u32::from_le_bytes(*b"Duet"));
 
-/// The one thread that a debugger sees; 0 would be none.
-const THREAD: u32 = 1;
+/// The number of the process that its threads are of.
+const PROCESS: u32 = 1;
 
-/// All notes, one behind the other.
-pub(super) fn notes(vm: &Vm, cpu: &CpuState, fpu: &kvm_fpu, report: &RunReport) -> Vec<u8> {
+/// A vCPU as a debugger sees it: a thread.
+pub(super) struct Thread {
+    /// Which vCPU.
+    pub(super) vcpu: VcpuId,
+    /// Its registers.
+    pub(super) cpu: CpuState,
+    /// x87 and SSE.
+    pub(super) fpu: kvm_fpu,
+}
+
+impl Thread {
+    /// The number that a debugger shows; 0 would be no thread.
+    fn number(&self) -> u32 {
+        u32::from(self.vcpu.number()) + 1
+    }
+}
+
+/// All notes, one behind the other. The first of the threads is the one that a debugger starts with; it got the signal.
+pub(super) fn notes(vm: &Vm, first: &Thread, others: &[Thread], report: &RunReport) -> Vec<u8> {
     let mut notes = Vec::new();
     // The name first: a debugger compares it with the image's before anything else.
     add(&mut notes, ELF_NOTE_CORE, NT_PRPSINFO, &process(vm));
-    add(&mut notes, ELF_NOTE_CORE, NT_PRSTATUS, &status(cpu, signal(&report.stop)));
-    add(&mut notes, ELF_NOTE_CORE, NT_FPREGSET, &fpu_registers(fpu));
-    add(&mut notes, b"Duet", TEXT, text(cpu, report).as_bytes());
+    let signals = iter::once(signal(&report.stop)).chain(iter::repeat(0));
+    for (thread, signal) in iter::once(first).chain(others).zip(signals) {
+        add(&mut notes, ELF_NOTE_CORE, NT_PRSTATUS, &status(thread, signal));
+        add(&mut notes, ELF_NOTE_CORE, NT_FPREGSET, &fpu_registers(&thread.fpu));
+    }
+    add(&mut notes, b"Duet", TEXT, text(&first.cpu, report).as_bytes());
     notes
 }
 
@@ -80,15 +103,15 @@ fn signal_of(frame: &ExceptionFrame) -> libc::c_int {
 }
 
 /// `struct elf_prstatus`: signal, thread, general registers.
-fn status(cpu: &CpuState, signal: u16) -> Vec<u8> {
+fn status(thread: &Thread, signal: u16) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(STATUS_SIZE);
     bytes.extend(u32::from(signal).to_le_bytes()); // pr_info.si_signo
     bytes.extend([0; 8]); // si_code, si_errno
     bytes.extend(signal.to_le_bytes()); // pr_cursig
     bytes.resize(32, 0); // signals pending and held
-    bytes.extend(THREAD.to_le_bytes()); // pr_pid
+    bytes.extend(thread.number().to_le_bytes()); // pr_pid
     bytes.resize(112, 0); // parent, group, session; four times
-    for register in registers(&cpu.general, &cpu.special) {
+    for register in registers(&thread.cpu.general, &thread.cpu.special) {
         bytes.extend(register.to_le_bytes());
     }
     bytes.extend(1_u32.to_le_bytes()); // pr_fpvalid
@@ -166,7 +189,7 @@ fn process(vm: &Vm) -> Vec<u8> {
     let command = [name, &arguments].join(&b' ');
 
     let mut bytes = vec![0; 24]; // state, nice, flags, user, group
-    bytes.extend(THREAD.to_le_bytes()); // pr_pid
+    bytes.extend(PROCESS.to_le_bytes()); // pr_pid
     bytes.resize(40, 0); // parent, group, session
     bytes.extend(name.iter().take(NAME_SIZE - 1));
     bytes.resize(40 + NAME_SIZE, 0);
@@ -194,7 +217,8 @@ mod tests {
         let mut cpu = CpuState::default();
         (cpu.general.rip, cpu.general.rsp, cpu.general.r15) = (0x1111, 0x2222, 0x3333);
         cpu.special.cs.selector = 8;
-        let status = status(&cpu, 11);
+        let thread = Thread { vcpu: VcpuId::FIRST, cpu, fpu: kvm_fpu::default() };
+        let status = status(&thread, 11);
 
         assert_eq!(status.len(), size_of::<libc::user_regs_struct>() + 120);
         let word = |offset: usize| {

@@ -13,8 +13,10 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::cpus::VcpuId;
 use crate::debug::autopsy::Chain;
 use crate::debug::backtrace::Backtrace;
+use crate::debug::bystanders::{Bystander, Doing};
 use crate::debug::exception::Exception;
 use crate::debug::instruction::Instruction;
 
@@ -28,6 +30,9 @@ pub struct Diagnosis {
     pub died: bool,
     /// Why, as a clause: `#PF: write to 0x8, page 0: null dereference`.
     pub cause: String,
+    /// The vCPU that it happened on, where the machine has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu: Option<VcpuId>,
     /// The function that did it, or was running: the innermost that is not of Rust's library.
     pub function: Option<String>,
     /// Its source file.
@@ -48,16 +53,22 @@ pub struct Diagnosis {
     pub registers: Option<Registers>,
     /// Who called whom.
     pub backtrace: Backtrace,
+    /// What the other vCPUs were about, where the machine has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Bystander>,
     /// How far all this can be trusted, and what could not be told: each a sentence without full stop.
     pub remarks: Vec<String>,
 }
 
 impl Diagnosis {
-    /// The first line: `the guest died: CAUSE, in FUNCTION at FILE:LINE`.
+    /// The first line: `the guest died: CAUSE, in FUNCTION at FILE:LINE`; behind the cause the vCPU, if there are several.
     #[must_use]
     pub fn headline(&self) -> String {
         let mut line = if self.died { "the guest died: ".to_owned() } else { String::new() };
         line.push_str(&self.cause);
+        if let Some(vcpu) = self.vcpu {
+            line.push_str(&format!(", on {vcpu}"));
+        }
         if let Some(function) = &self.function {
             line.push_str(&format!(", in {function}"));
         }
@@ -102,6 +113,9 @@ impl Diagnosis {
         if !self.backtrace.frames.is_empty() {
             add("backtrace", format!("\n{}", self.backtrace));
         }
+        if !self.others.is_empty() {
+            add("others", others(&self.others).join("; "));
+        }
         for remark in &self.remarks {
             add("note", remark.clone());
         }
@@ -110,6 +124,23 @@ impl Diagnosis {
         }
         lines.join("\n")
     }
+}
+
+/// What the other vCPUs were about; those that were never started or have halted are many, and told together.
+fn others(others: &[Bystander]) -> Vec<String> {
+    let idle = |wanted: &Doing, words: &str| {
+        let count = others.iter().filter(|other| other.doing == *wanted).count();
+        match count {
+            0 => None,
+            1 => others.iter().find(|other| other.doing == *wanted).map(ToString::to_string),
+            count => Some(format!("{count} {words}")),
+        }
+    };
+    let running = others.iter().filter(|other| matches!(other.doing, Doing::Running(_)));
+    let mut told: Vec<_> = running.map(ToString::to_string).collect();
+    told.extend(idle(&Doing::Halted, "had halted"));
+    told.extend(idle(&Doing::Unstarted, "were never started"));
+    told
 }
 
 /// `at 0x101234: c6 00 01  mov byte ptr [rax], 1; 0x8 is written, 1 byte`

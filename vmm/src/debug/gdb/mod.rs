@@ -37,7 +37,8 @@ pub use endpoint::{Endpoint, Listener};
 use self::connection::Channel;
 use self::event_loop::Ended;
 use self::target::Guest;
-use crate::error::Result;
+use crate::cpus::VcpuCount;
+use crate::error::{Error, Result};
 use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::report::RunReport;
@@ -58,8 +59,11 @@ impl Vm {
     /// whether the guest runs or stands. What cannot be told through the protocol goes to `tell`.
     ///
     /// # Errors
-    /// What the host could not do. What the debugger does wrong is in the report.
+    /// What the host could not do, and [`Error::ManyVcpusToDebug`]. What the debugger does wrong is in the report.
     pub fn debug(&mut self, debugger: Debugger, tell: &dyn Fn(&str)) -> Result<RunReport> {
+        if self.vcpu_count() > VcpuCount::ONE {
+            return Err(Error::ManyVcpusToDebug(self.vcpu_count()));
+        }
         let (stop, exits) = debug(self.session()?, debugger, tell)?;
         Ok(self.report(stop, exits))
     }

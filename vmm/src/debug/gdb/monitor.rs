@@ -61,6 +61,7 @@ impl Guest<'_> {
             ("MMIO writes", counts.mmio_write),
             ("halts", counts.halt),
             ("signals", counts.interrupted),
+            ("ends of interrupts", counts.ioapic_eoi),
             ("fatal exits", counts.fatal),
             ("all", counts.total()),
             ("stops for the debugger", counts.debug),
