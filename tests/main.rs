@@ -43,4 +43,5 @@ mod stopping;
 mod streams;
 mod timeline;
 mod walk;
+mod walk32;
 mod xtask_commands;
