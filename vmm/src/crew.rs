@@ -26,7 +26,7 @@ use std::thread::{self, Scope};
 
 use shared_abi::HypercallError;
 
-use crate::boot::cpu_mode::LongMode;
+use crate::boot::cpu_mode::{CpuMode, LongMode};
 use crate::cpus::{VcpuCount, VcpuId};
 use crate::error::{Error, Result};
 use crate::machine::Machine;
@@ -294,7 +294,7 @@ impl<O: Observer> Post<'_, O> {
     /// Gives `vcpu` the registers that were asked for, and answers whoever asked. What KVM does not take is the guest's
     /// mistake.
     fn start(&self, vcpu: &mut Vcpu, mode: LongMode) {
-        let is_set = vcpu.start_in(&mode).is_ok();
+        let is_set = vcpu.start_in(&CpuMode::Long(mode)).is_ok();
         let mut state = self.crew.lock();
         let member = state.member(self.id);
         if is_set {

@@ -271,6 +271,11 @@ impl Machine {
         locked(&self.slots)
     }
 
+    /// Lets code in system-management mode see RAM.
+    pub(crate) fn tell_system_management(&self) -> Result<()> {
+        self.slots().register_for_system_management(&self.vm)
+    }
+
     /// The input; `None` when another vCPU reads it and the caller will not wait.
     pub(crate) fn input(&self, wait: bool) -> Option<MutexGuard<'_, Input>> {
         if wait {

@@ -145,6 +145,8 @@ pub mod process {
     pub const PANICKED: u8 = 101;
     /// The guest died.
     pub const GUEST_DIED: u8 = 102;
+    /// The guest ended well, and not as was expected.
+    pub const UNEXPECTED: u8 = 103;
     /// The time limit was reached (the same number as timeout(1)).
     pub const TIMED_OUT: u8 = 124;
     /// Ctrl-C (128 + SIGINT, as shells say it).

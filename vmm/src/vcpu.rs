@@ -8,15 +8,16 @@ use kvm_bindings::{
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
-use x86_64::registers::control::{Cr0Flags, Cr4Flags};
+use x86_64::registers::control::Cr4Flags;
 use x86_64::registers::model_specific::EferFlags;
 
-use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
+use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::cpus::VcpuId;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
+use crate::page_walk::PageTables;
 use crate::stop::{Attached, StopHandle};
 
 /// Where a guest was when it left.
@@ -140,8 +141,8 @@ impl Vcpu {
     /// Gives the vCPU the registers it starts with.
     ///
     /// # Errors
-    /// As [`LongMode::set`].
-    pub fn start_in(&self, mode: &LongMode) -> Result<RegisterOrigins> {
+    /// As [`CpuMode::set`].
+    pub fn start_in(&self, mode: &CpuMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
     }
 
@@ -271,6 +272,14 @@ impl Vcpu {
         self.fd.set_fpu(fpu).map_err(Error::kvm("KVM_SET_FPU"))
     }
 
+    /// Interrupts the guest for system management, at its next entry.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn interrupt_for_system_management(&self) -> Result<()> {
+        self.fd.smi().map_err(Error::kvm("KVM_SMI"))
+    }
+
     /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
     ///
     /// # Errors
@@ -343,13 +352,12 @@ impl Vcpu {
         }
     }
 
-    /// CR3, or `None` while paging is off.
+    /// The page tables, or `None` while paging is off.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn page_tables(&self) -> Result<Option<u64>> {
-        let registers = self.special_registers()?;
-        Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
+    pub fn page_tables(&self) -> Result<Option<PageTables>> {
+        Ok(PageTables::of(&self.special_registers()?))
     }
 
     /// RIP, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as the KVM has

@@ -71,7 +71,7 @@ impl Vm {
     /// What the host could not do, or what is wrong with the image.
     pub fn build(config: VmConfig) -> Result<Self> {
         let blueprint = config.blueprint();
-        let mut image = KernelImage::open(&config.kernel)?;
+        let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
         let Boot { map, cpu, interrupts, arguments, origins: boot } =
             boot::prepare(&config, &mut image, &memory)?;

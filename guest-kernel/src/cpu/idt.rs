@@ -50,7 +50,7 @@ const fn gates() -> [Gate; vectors::COUNT] {
     let mut vector = 0;
     while vector < vectors::COUNT {
         gates[vector] = Gate::to(entry::address_of(vector), tss::stack_for(vector));
-        if vector == Vector::Breakpoint as usize || vector == vectors::SYSTEM_CALL as usize {
+        if vector == shared_abi::Vector::Breakpoint as usize || vector == vectors::SYSTEM_CALL as usize {
             gates[vector].kind |= Gate::RING_3;
         }
         vector += 1;

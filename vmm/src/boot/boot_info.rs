@@ -6,6 +6,7 @@ use shared_abi::boot_info::{BootInfo, RamRegion};
 use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
+use crate::boot::cpu_mode::StartMode;
 use crate::boot::guest_map::GuestMap;
 use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
@@ -43,10 +44,12 @@ pub struct Offers {
     pub interrupts: bool,
 }
 
-/// Writes both to their places. Gives the line that had them written.
+/// Writes both to their places, which only long mode has. Gives the line that had them written.
 #[track_caller]
 pub fn write(map: &GuestMap, arguments: &[u8], offers: Offers, memory: &GuestMemory) -> Origin {
-    let page_tables = map.page_tables();
+    let Some(page_tables) = map.page_tables().filter(|_| map.mode() == StartMode::Long) else {
+        return Origin::here();
+    };
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
         magic: BootInfo::MAGIC,

@@ -1,5 +1,6 @@
 //! What can be typed.
 
+mod expect;
 mod explain;
 mod machine;
 mod press;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use vmm::coverage::Method;
 
+pub(crate) use expect::Expectations;
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
@@ -97,6 +99,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) peeks: Peeks,
+
+    #[command(flatten)]
+    pub(crate) expectations: Expectations,
 
     #[command(flatten)]
     pub(crate) core: Core,
@@ -252,6 +257,7 @@ Exit codes:
   100    the host could not do its work
   101    the guest panicked
   102    the guest died: exception, triple fault, emulation failure, access to nothing, endless wait
+  103    the guest ended well, and not as --expect-rax or --expect-mem said
   124    the time limit was reached
   130    Ctrl-C (or SIGTERM)";
 
