@@ -94,26 +94,37 @@ pub fn mode() -> Option<Mode> {
 /// # Panics
 /// In a machine without interrupt controllers.
 pub fn enable() {
+    needs::interrupts();
+    enable_present();
+}
+
+/// The same without asking for it: for those who use controllers where a program has them, and do without where not.
+///
+/// # Panics
+/// In a machine without interrupt controllers.
+pub(crate) fn enable_present() {
     let best = if cpuid::has_x2apic() { Mode::X2Apic } else { Mode::XApic };
-    enable_as(mode().unwrap_or(best));
+    turn_on(mode().unwrap_or(best));
 }
 
 /// Turns this CPU's local APIC on in a mode. There is no way back from x2APIC but a reset.
 ///
 /// # Panics
 /// In a machine without interrupt controllers.
-#[cfg(target_os = "none")]
 pub fn enable_as(mode: Mode) {
     needs::interrupts();
+    turn_on(mode);
+}
+
+#[cfg(target_os = "none")]
+fn turn_on(mode: Mode) {
     assert!(
         crate::boot_info().interrupts != 0,
         "this machine has no interrupt controllers: start it without `--interrupts off`"
     );
     let mut base = msr::read(APIC_BASE) | APIC_BASE_ENABLE;
     match mode {
-        Mode::XApic => {
-            crate::device_memory::map_hole().expect("a frame is free for a page table")
-        }
+        Mode::XApic => crate::device_memory::map_hole().expect("a frame is free for a page table"),
         Mode::X2Apic => base |= APIC_BASE_X2APIC,
     }
     // SAFETY: The base stays where it is. Nothing of ours uses the registers in the other way: `MODE` is set by the first.
@@ -128,10 +139,8 @@ pub fn enable_as(mode: Mode) {
     write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
 }
 
-/// Turns it on; on the host there is none.
 #[cfg(not(target_os = "none"))]
-pub fn enable_as(_mode: Mode) {
-    needs::interrupts();
+fn turn_on(_mode: Mode) {
     panic!("{}", super::NOT_IN_A_MACHINE);
 }
 

@@ -9,7 +9,7 @@
 //! As nothing changes it and its descriptor wants its address in four pieces, it lies at an address that is known
 //! before linking, behind the exceptions' entries (`guest-kernel/link.ld`).
 
-use shared_abi::layout;
+use shared_abi::{Gva, layout};
 
 use crate::exceptions::entry;
 
@@ -37,14 +37,19 @@ pub struct Tss {
     io_map: u16,
 }
 
-/// The one TSS.
+/// The first CPU's TSS. The others' are on the heap (`guest-kernel/src/smp/start.rs`).
 #[cfg_attr(target_os = "none", unsafe(export_name = "exception_tss"), unsafe(link_section = ".rodata.tss"))]
 pub static TSS: Tss = Tss::new();
 
 impl Tss {
     const fn new() -> Self {
+        Self::with_fault_stack(Gva(layout::FAULT_STACK_END.0))
+    }
+
+    /// A TSS whose stack for double faults ends there.
+    pub(crate) const fn with_fault_stack(end: Gva) -> Self {
         let mut interrupt_stacks = [0; 7];
-        interrupt_stacks[FAULT_STACK as usize - 1] = layout::FAULT_STACK_END.0;
+        interrupt_stacks[FAULT_STACK as usize - 1] = end.0;
         Self {
             reserved_0: 0,
             ring_stacks: [0; 3],
