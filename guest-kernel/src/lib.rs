@@ -21,7 +21,8 @@
 //! | [`prelude`] | `Vec`, `String`, `format!` and the like |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
-//! | [`sync`] | what one CPU has at a time |
+//! | [`smp`] | more CPUs: starting them, giving them work |
+//! | [`sync`] | what one CPU has at a time, and where several meet |
 //! | [`user`] | programs in ring 3: processes, system calls, pipes |
 //! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
 //! | `panic` | the last words |
@@ -70,6 +71,7 @@ pub mod memory;
 mod panic;
 pub mod power;
 pub mod prelude;
+pub mod smp;
 pub mod sync;
 pub mod testing;
 pub mod time;
