@@ -13,6 +13,7 @@ pub mod msr;
 pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
+pub mod svm;
 pub mod tsc;
 pub mod tss;
 pub mod vectors;
