@@ -233,6 +233,9 @@ impl Wrong {
     }
 }
 
+/// A name, an image, options, and words of the refusal.
+type Row<'a> = (&'a str, Vec<u8>, &'a [&'a str], &'a [&'a str]);
+
 #[test]
 fn images_that_do_not_fit_their_mode_are_refused() {
     let wrong = Wrong(tempfile::tempdir().expect("a temporary directory"));
@@ -245,7 +248,7 @@ fn images_that_do_not_fit_their_mode_are_refused() {
     };
     let code = [0xF4; 4];
     #[rustfmt::skip]
-    let rows: [(&str, Vec<u8>, &[&str], &[&str]); 18] = [
+    let rows: [Row; 18] = [
         ("ELF32 in long mode",        elf32(0x1_0000), &[],                     &["not ELF64", "--mode protected"]),
         ("ELF64 in protected mode",   elf64.clone(),   &["--mode", "protected"], &["not ELF32, as 32-bit protected mode needs", "byte is 2"]),
         ("ELF64 in real mode",        elf64.clone(),   &["--mode", "real"],     &["not ELF32, as real mode needs"]),

@@ -123,7 +123,7 @@ impl Flags {
     fn set_by(&mut self, result: u8) -> u8 {
         self.sign = result & 0x80 != 0;
         self.zero = result == 0;
-        self.parity = result.count_ones() % 2 == 0;
+        self.parity = result.count_ones().is_multiple_of(2);
         result
     }
 }

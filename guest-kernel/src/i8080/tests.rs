@@ -243,7 +243,7 @@ fn counting_wraps_and_keeps_the_carry() {
 
 #[test]
 fn decimal_numbers_add_as_on_paper() {
-    let bcd = |number: u8| number / 10 << 4 | number % 10;
+    let bcd = |number: u8| ((number / 10) << 4) | (number % 10);
     for (x, y) in (0..100u8).flat_map(|x| (0..100u8).map(move |y| (x, y))) {
         let mut flags = Flags::default();
         let sum = flags.calculate(0, bcd(x), bcd(y));
