@@ -23,6 +23,7 @@
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`sync`] | what one CPU has at a time |
+//! | [`user`] | programs in ring 3: processes, system calls, pipes |
 //! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
 //! | `panic` | the last words |
 //!
@@ -74,6 +75,7 @@ pub mod prelude;
 pub mod sync;
 pub mod testing;
 pub mod time;
+pub mod user;
 
 pub use arguments::arguments;
 pub use boot::boot_info;

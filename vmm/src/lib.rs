@@ -30,6 +30,7 @@
 //! environment, and keeps two things global: the handler of the first real-time signal, which stops guests,
 //! and the moment from which guests count monotonic time.
 
+mod arrivals;
 pub mod boot;
 pub mod channels;
 pub mod config;
@@ -80,7 +81,7 @@ pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};
 pub use input::Input;
-pub use interrupts::{Interrupts, IrqLine};
+pub use interrupts::{Interrupts, IrqLine, MessageLine};
 pub use log::{Log, LogRecord};
 pub use next::StopReason;
 pub use report::RunReport;

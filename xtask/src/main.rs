@@ -86,7 +86,7 @@ enum Command {
     /// Gives what reads a stranger's bytes any bytes, for a while: `--list` shows what.
     Fuzz(fuzz::Options),
     /// Measures what things cost, each beside its limit in the same run.
-    Bench,
+    Bench(bench::Options),
     /// Compares things on this machine and shows them as a table.
     Lab {
         #[command(subcommand)]
@@ -133,7 +133,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Coverage(options) => coverage::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
-        Command::Bench => bench::run(),
+        Command::Bench(options) => bench::run(&options),
         Command::Lab { lab } => lab::run(&lab),
         Command::DiffExits(options) => diff_exits::run(&options),
         Command::Modes { json, options } => modes::run(json, &options),

@@ -15,7 +15,6 @@
 //! ```
 //! Intel SDM vol. 3A, tables 12-1 and 12-6. Here KVM plays it, as `vmm/src/interrupts.rs` has asked it to.
 
-#[cfg(target_os = "none")]
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use shared_abi::interrupts::LOCAL_APIC;
@@ -66,11 +65,9 @@ const APIC_BASE_X2APIC: u64 = 1 << 10;
 const DIVIDE_BY_1: u32 = 0b1011;
 
 /// The mode of all CPUs; 0 before the first was enabled.
-#[cfg(target_os = "none")]
 static MODE: AtomicU8 = AtomicU8::new(0);
 
 /// How the registers of this machine's local APICs are reached; `None` before the first was enabled.
-#[cfg(target_os = "none")]
 #[inline]
 #[must_use]
 pub fn mode() -> Option<Mode> {
@@ -79,13 +76,6 @@ pub fn mode() -> Option<Mode> {
         number if number == Mode::XApic as u8 => Some(Mode::XApic),
         _ => Some(Mode::X2Apic),
     }
-}
-
-/// How they are reached; on the host there are none.
-#[cfg(not(target_os = "none"))]
-#[must_use]
-pub fn mode() -> Option<Mode> {
-    None
 }
 
 /// Turns this CPU's local APIC on, with nothing let through but errors: by MSRs where the CPU has them so. All CPUs use
@@ -102,7 +92,6 @@ pub fn enable() {
 ///
 /// # Panics
 /// In a machine without interrupt controllers.
-#[cfg(target_os = "none")]
 pub fn enable_as(mode: Mode) {
     needs::interrupts();
     assert!(
@@ -124,13 +113,6 @@ pub fn enable_as(mode: Mode) {
     write(Register::LvtError, vectors::ERROR.into());
     write(Register::Divisor, DIVIDE_BY_1);
     write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
-}
-
-/// Turns it on; on the host there is none.
-#[cfg(not(target_os = "none"))]
-pub fn enable_as(_mode: Mode) {
-    needs::interrupts();
-    panic!("{}", super::NOT_IN_A_MACHINE);
 }
 
 /// The number of this CPU, by which messages find it.

@@ -9,7 +9,13 @@
 //! 0x08  code     64-bit, ring 0
 //! 0x10  data     ring 0
 //! 0x18  TSS      two entries: a base of 64 bits needs them
+//! 0x28  data     ring 3
+//! 0x30  code     64-bit, ring 3
 //! ```
+//!
+//! `syscall` and `sysret` read no table: they load what a MSR says, and the selectors must lie as they assume (Intel SDM
+//! vol. 3A, 5.8.8). `syscall` takes CS, and SS 8 above it: 0x08 and 0x10. `sysret` takes SS 8 above a base and CS 16
+//! above it, so for programs data comes before code; the base is 0x20, where nothing needs to be that it could load.
 
 use super::tss;
 
@@ -19,15 +25,19 @@ pub const CODE: u16 = 0x08;
 pub const DATA: u16 = 0x10;
 /// The selector of the TSS.
 pub const TSS: u16 = 0x18;
+/// The selector of a program's data; its two low bits ask for ring 3.
+pub const USER_DATA: u16 = 0x28 | 3;
+/// The selector of a program's code.
+pub const USER_CODE: u16 = 0x30 | 3;
 
 /// The table. Writable: `ltr` marks the TSS as busy.
 #[cfg(target_os = "none")]
 static mut GDT: Gdt = Gdt::new();
 
-/// A table of five entries.
+/// A table of seven entries.
 #[repr(C, align(8))]
 #[derive(Debug)]
-pub struct Gdt([u64; 5]);
+pub struct Gdt([u64; 7]);
 
 impl Gdt {
     /// The table as it is drawn above.
@@ -35,7 +45,15 @@ impl Gdt {
     #[expect(clippy::new_without_default, reason = "a table for a static; `Default` is not const")]
     pub const fn new() -> Self {
         let [tss_low, tss_high] = tss_descriptor(tss::ADDRESS, tss::SIZE as u64 - 1);
-        Self([0, code_descriptor(), data_descriptor(), tss_low, tss_high])
+        Self([
+            0,
+            code_descriptor(),
+            data_descriptor(),
+            tss_low,
+            tss_high,
+            data_descriptor() | RING_3,
+            code_descriptor() | RING_3,
+        ])
     }
 }
 
@@ -61,6 +79,8 @@ pub(super) fn load() {
 const PRESENT: u64 = 1 << 47;
 /// `S`: code or data, not a system segment.
 const CODE_OR_DATA: u64 = 1 << 44;
+/// `DPL`: who may use it. Ring 0 is 0.
+const RING_3: u64 = 0b11 << 45;
 /// `L`: 64-bit code.
 const LONG: u64 = 1 << 53;
 /// `D/B`: 32-bit data; without meaning in 64-bit mode.

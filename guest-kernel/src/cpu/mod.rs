@@ -2,6 +2,8 @@
 //! [`hypercall`](crate::hypercall) and in [`exceptions`](crate::exceptions).
 
 pub mod apic;
+pub mod call_on;
+pub mod control;
 pub mod cpuid;
 pub mod cr3;
 pub mod flags;
@@ -13,6 +15,7 @@ pub mod msr;
 pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
+pub mod scan;
 pub mod svm;
 pub mod tsc;
 pub mod tss;

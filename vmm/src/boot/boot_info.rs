@@ -36,6 +36,8 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
 /// What a machine may offer its guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Offers {
+    /// So many vCPUs.
+    pub vcpus: VcpuCount,
     /// The host answers hypercalls.
     pub hypercalls: bool,
     /// There are interrupt controllers.
@@ -44,13 +46,7 @@ pub struct Offers {
 
 /// Writes both to their places, which only long mode has. Gives the line that had them written.
 #[track_caller]
-pub fn write(
-    map: &GuestMap,
-    arguments: &[u8],
-    vcpus: VcpuCount,
-    offers: Offers,
-    memory: &GuestMemory,
-) -> Origin {
+pub fn write(map: &GuestMap, arguments: &[u8], offers: Offers, memory: &GuestMemory) -> Origin {
     let Some(page_tables) = map.page_tables().filter(|_| map.mode() == StartMode::Long) else {
         return Origin::here();
     };
@@ -62,7 +58,7 @@ pub fn write(
         image: map.image(),
         page_tables: RamRegion::new(page_tables.start, page_tables.end),
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
-        vcpu_count: vcpus.get().into(),
+        vcpu_count: offers.vcpus.get().into(),
         hypercalls: offers.hypercalls.into(),
         interrupts: offers.interrupts.into(),
         // A vCPU must exist to be asked.

@@ -186,16 +186,27 @@ fn structures() -> Vec<Region> {
         small_pages(layout::NULL_PAGE, layout::NULL_PAGE_SIZE, RegionKind::NullPage, Rights::None),
         small_pages(layout::BOOT_INFO, layout::BOOT_INFO_SIZE, RegionKind::BootInfo, Rights::Read),
         small_pages(layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, RegionKind::Arguments, Rights::Read),
-        small_pages(
-            layout::FAULT_STACK_GUARD,
-            layout::FAULT_STACK_GUARD_SIZE,
-            RegionKind::FaultStackGuard,
-            Rights::None,
-        ),
-        small_pages(layout::FAULT_STACK, layout::FAULT_STACK_SIZE, RegionKind::FaultStack, Rights::ReadWrite),
+        guard(layout::MACHINE_CHECK_STACK_GUARD, RegionKind::MachineCheckStackGuard),
+        fault_stack(layout::MACHINE_CHECK_STACK, RegionKind::MachineCheckStack),
+        guard(layout::NMI_STACK_GUARD, RegionKind::NmiStackGuard),
+        fault_stack(layout::NMI_STACK, RegionKind::NmiStack),
+        guard(layout::FAULT_STACK_GUARD, RegionKind::FaultStackGuard),
+        fault_stack(layout::FAULT_STACK, RegionKind::FaultStack),
         small_pages(layout::STACK_GUARD, layout::STACK_GUARD_SIZE, RegionKind::StackGuard, Rights::None),
         small_pages(layout::STACK, layout::STACK_SIZE, RegionKind::Stack, Rights::ReadWrite),
     ]
+}
+
+/// The stack of an exception.
+#[track_caller]
+fn fault_stack(start: Gpa, kind: RegionKind) -> Region {
+    small_pages(start, layout::FAULT_STACK_SIZE, kind, Rights::ReadWrite)
+}
+
+/// The page below it.
+#[track_caller]
+fn guard(start: Gpa, kind: RegionKind) -> Region {
+    small_pages(start, layout::FAULT_STACK_GUARD_SIZE, kind, Rights::None)
 }
 
 /// The stack of modes that have no other structure: what one segment of real mode reaches.
@@ -383,7 +394,7 @@ mod tests {
 
     #[test]
     fn an_image_that_leaves_no_room_for_page_tables_is_refused() {
-        let below_the_stack = segment(0, 0x1_0000, 0x3_9000, Rights::ReadExecute);
+        let below_the_stack = segment(0, 0x1_0000, 0x2_F000, Rights::ReadExecute);
         let above_the_stack = segment(1, 0x8_0000, 0x20_0000, Rights::ReadWrite);
         let error =
             plan("2M", &[below_the_stack, above_the_stack]).expect_err("one free page holds no 4 tables");

@@ -96,8 +96,8 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     };
     let page_tables = page_tables::write(&map, &mut write_table);
     let hypercalls = config.contract == Contract::Required;
-    let offers = Offers { hypercalls, interrupts };
-    let boot_info = boot_info::write(&map, &arguments, config.vcpus, offers, memory);
+    let offers = Offers { vcpus: config.vcpus, hypercalls, interrupts };
+    let boot_info = boot_info::write(&map, &arguments, offers, memory);
 
     let page_tables_gpa = map.page_tables().map_or(Gpa(0), |tables| tables.start);
     let (cpu, decided) = Origin::of(CpuMode::new(mode, image.entry(), page_tables_gpa));

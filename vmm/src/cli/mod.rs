@@ -3,6 +3,7 @@
 mod expect;
 mod explain;
 mod machine;
+mod press;
 mod watch;
 
 use std::ffi::OsString;
@@ -16,6 +17,7 @@ pub(crate) use expect::Expectations;
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use press::Press;
 use vmm::debug::gdb::Endpoint;
 pub(crate) use watch::Watch;
 
@@ -60,6 +62,29 @@ pub(crate) enum Command {
     },
 }
 
+/// `vmm run` alone: clap describes every command that it knows to itself, and that takes as long as the start of a machine.
+#[derive(Debug, Parser)]
+#[command(name = "vmm", version, max_term_width = 100)]
+struct RunCli {
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    /// Boots a kernel and shows what it prints.
+    Run(Box<Run>),
+}
+
+/// What was typed; what makes no sense ends the program.
+pub(crate) fn parse() -> Command {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+        let RunCommand::Run(run) = RunCli::parse().command;
+        return Command::Run(run);
+    }
+    Cli::parse().command
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
@@ -68,6 +93,9 @@ pub(crate) struct Run {
 
     #[command(flatten)]
     pub(crate) watch: Watch,
+
+    #[command(flatten)]
+    pub(crate) press: Press,
 
     #[command(flatten)]
     pub(crate) peeks: Peeks,

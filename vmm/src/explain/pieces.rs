@@ -30,6 +30,14 @@ pub enum Purpose {
     FaultStackGuard,
     /// The stack of the double fault.
     FaultStack,
+    /// The unmapped page below the NMI's stack.
+    NmiStackGuard,
+    /// The stack of the NMI.
+    NmiStack,
+    /// The unmapped page below the machine check's stack.
+    MachineCheckStackGuard,
+    /// The stack of the machine check.
+    MachineCheckStack,
     /// The unmapped page below the stack.
     StackGuard,
     /// The stack of the first vCPU.
@@ -140,6 +148,10 @@ fn purpose(kind: RegionKind) -> Purpose {
         RegionKind::Arguments => Purpose::Arguments,
         RegionKind::FaultStackGuard => Purpose::FaultStackGuard,
         RegionKind::FaultStack => Purpose::FaultStack,
+        RegionKind::NmiStackGuard => Purpose::NmiStackGuard,
+        RegionKind::NmiStack => Purpose::NmiStack,
+        RegionKind::MachineCheckStackGuard => Purpose::MachineCheckStackGuard,
+        RegionKind::MachineCheckStack => Purpose::MachineCheckStack,
         RegionKind::StackGuard => Purpose::StackGuard,
         RegionKind::Stack => Purpose::Stack,
         RegionKind::PageTables => Purpose::UnusedPageTable,

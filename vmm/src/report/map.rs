@@ -54,9 +54,10 @@ fn region(row: &Row, end: u64) -> Region {
 fn class(row: &Row) -> &'static str {
     match row.purpose {
         Purpose::NullPage | Purpose::StackGuard | Purpose::FaultStackGuard => "guard",
+        Purpose::NmiStackGuard | Purpose::MachineCheckStackGuard => "guard",
         Purpose::BootInfo => "boot",
         Purpose::Arguments => "arguments",
-        Purpose::Stack | Purpose::FaultStack => "stack",
+        Purpose::Stack | Purpose::FaultStack | Purpose::NmiStack | Purpose::MachineCheckStack => "stack",
         Purpose::PageTable => "tables",
         Purpose::Image if row.rights.is_some_and(|rights| rights.executable) => "image",
         Purpose::Image if row.rights.is_some_and(|rights| rights.writable) => "data",

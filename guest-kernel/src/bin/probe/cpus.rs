@@ -3,8 +3,9 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kernel::cpu::{halt, port};
-use guest_kernel::hypercall::{Answer, Hypercall, HypercallError, call};
-use guest_kernel::{Gva, boot_info, power, println};
+use guest_kernel::hypercall::{self, Answer, Hypercall, HypercallError, call};
+use guest_kernel::{Gva, boot_info, mark, power, println};
+use shared_abi::hypercall::LogLevel;
 
 use crate::calls::{Chance, by_chance};
 use crate::{Deed, number, words};
@@ -17,7 +18,8 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("cpus-exit", || exit_on(number())),
     ("cpus-idle", || idle_all()),
     ("cpus-restart", restart),
-    ("cpus-raw-calls", || call_from_all()),
+    ("cpus-calls", call_on_both),
+    ("cpus-hostile", || call_from_all()),
     ("cpus-read", || read_on_all()),
     ("start-cpu", start_wildly),
 ];
@@ -151,6 +153,19 @@ fn start_wildly() {
     let mut next = || numbers.next().unwrap_or_default();
     let (cpu, entry_gva, stack_gva, argument) = (next(), Gva(next()), Gva(next()), next());
     println!("{:?}", call(Hypercall::StartCpu { cpu, entry_gva, stack_gva, argument }));
+}
+
+/// The second CPU does what a ledger tells of; the first waits for it.
+fn call_on_both() {
+    extern "C" fn second(cpu: u64) -> ! {
+        let span = mark::span("the second CPU");
+        let _ = hypercall::log(LogLevel::Info, "probe", "from the second CPU");
+        drop(span);
+        halt(cpu)
+    }
+    start(1, second).expect("a CPU that was never started");
+    await_others();
+    println!("both are done");
 }
 
 /// Every CPU makes calls by chance, from a seed of its own; the first ends the run after some.
