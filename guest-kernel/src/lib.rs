@@ -19,6 +19,7 @@
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`memory`] | free frames, page tables, the heap, stacks |
 //! | [`prelude`] | `Vec`, `String`, `format!` and the like |
+//! | [`i8080`] | an 8080 in software, and programs for it |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`smp`] | more CPUs: starting them, giving them work |
@@ -63,6 +64,7 @@ pub mod device_memory;
 pub mod exceptions;
 pub mod files;
 pub mod hypercall;
+pub mod i8080;
 pub mod interrupts;
 pub mod io;
 pub mod mark;

@@ -17,6 +17,7 @@ pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
 pub mod scan;
+pub mod svm;
 pub mod tsc;
 pub mod tss;
 pub mod vectors;
