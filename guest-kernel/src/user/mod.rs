@@ -12,6 +12,7 @@
 //! | [`calls`] | the answer to every system call |
 //! | [`pipe`](mod@pipe) | bytes from one process to another |
 //! | [`scheduler`] | whose turn it is |
+//! | [`chance`] | programs made by chance, for tests |
 //!
 //! The programs are in `user-library/src/bin`, on a small library that knows the calls.
 //!
@@ -29,6 +30,7 @@
 //! runs the [`Scheduler`]; that is why one trap stack is enough, and `syscall` needs no `swapgs` to find it.
 
 mod calls;
+pub mod chance;
 mod doors;
 mod elf;
 pub(crate) mod enter;
