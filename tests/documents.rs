@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use xtask::workspace;
 
-use crate::harness::markdown::{Typed, blocks, code_spans, section, shows, typed};
+use crate::harness::markdown::{Typed, blocks, code_spans, module_docs, section, shows, typed};
 use crate::harness::tree::{files, read, rust_files};
 use crate::harness::{Seen, vmm, vmm_run};
 
@@ -195,48 +195,8 @@ fn exit_codes_of(help: &str) -> Vec<String> {
 fn the_map_of_guest_memory_is_the_contracts() {
     let architecture = read("ARCHITECTURE.md");
     let map = blocks(section(&architecture, "## The map of guest memory")).remove(0).text;
-    let layout = documentation("shared-abi/src/layout.rs");
+    let layout = module_docs(&read("shared-abi/src/layout.rs"));
     assert!(layout.contains(&map), "shared-abi/src/layout.rs draws another map than\n{map}");
-}
-
-#[test]
-fn every_lesson_prints_what_it_promises() {
-    let lessons: Vec<_> = xtask::guest::programs().expect("the programs can be listed");
-    let lessons = lessons.iter().filter(|program| program.name.starts_with(|c: char| c.is_ascii_digit()));
-    for lesson in lessons {
-        let source = lesson.source.to_str().expect("UTF-8");
-        let documentation = documentation(source);
-        let promised = blocks(section(&documentation, "# What you will see")).remove(0);
-        assert_eq!(promised.language, "console", "{source}");
-        let run = format!("cargo xtask run {}", lesson.name);
-        let console = match promised.text.starts_with("$ ") {
-            true => promised.text,
-            false => format!("$ {run}\n{}", promised.text),
-        };
-        for Typed { command, output } in typed(&console) {
-            assert!(command.starts_with(&run), "{source}: `{command}` runs another program");
-            let seen = execute(&command).expect("`cargo xtask run` is executed");
-            let printed = seen.stdout.clone() + &seen.stderr;
-            let line = line_of(source, output.lines().next().unwrap_or_default());
-            assert!(
-                shows(&output, &printed),
-                "{source}:{line}: `{command}` should print\n{output}\nbut: {seen:?}"
-            );
-        }
-    }
-}
-
-/// The line of a file's documentation that promises `text`.
-fn line_of(file: &str, text: &str) -> usize {
-    let promises = |line: &str| line.strip_prefix("//! ").is_some_and(|line| line == text);
-    read(file).lines().position(promises).map_or(1, |line| line + 1)
-}
-
-/// The text of a file's `//!`.
-fn documentation(file: &str) -> String {
-    let text = read(file);
-    let lines = text.lines().map_while(|line| line.strip_prefix("//!"));
-    lines.flat_map(|line| [line.strip_prefix(' ').unwrap_or(line), "\n"]).collect()
 }
 
 #[test]

@@ -161,6 +161,9 @@ deaths! {
         text_write: "#PF: write to 0x…, the image's .text (r-x), probe::gallery::memory::text_write+0x0";
         stack_overflow: "#PF: write to 0x3f…, the guard page below the stack: stack overflow"
             => ["#PF: write to 0x3f…", "pushing the frame to the stack at 0x3f…", "#DF", "handler at 0x…"];
+        own_stack_overflow: "#PF: write to 0xffff804000…, below the stack that was in use: stack overflow"
+            => ["#PF: write to 0xffff804000…", "pushing the frame to the stack at 0xffff804000…", "#DF", "handler at 0x…"];
+        unmapped_stack_read: "#PF: read of 0xffff804000…, where nothing is mapped";
         huge_local: "#PF: write to 0x3f…, the guard page below the stack: stack overflow";
         misaligned_sse: "#GP: general protection: 0x… is no multiple of 16, as `movaps xmm0, xmmword ptr […]` needs it";
         reserved_bit: "#PF: read of 0x8000000000, as PML4[1] has a reserved bit set";
@@ -193,7 +196,7 @@ deaths! {
         gate_selector: "#UD: invalid opcode…" => ["#UD: …", "…0x1230…", "#GP", "handler at 0x…"];
         gate_nowhere: "#PF: instruction fetch from 0x70000…, beyond RAM, which ends at 0x1000000";
         ist_nowhere: "#PF: write to 0x8, page 0: null dereference"
-            => ["#PF: write to 0x8…", "pushing the frame to the stack IST2 …", "#DF", "pushing the frame to the stack IST2 …", "shutdown"];
+            => ["#PF: write to 0x8…", "pushing the frame to the stack IST7 …", "#DF", "pushing the frame to the stack IST7 …", "shutdown"];
 
         unknown_port_out: "it wrote 0xabcd (2 bytes) to port 0x1234, where no device is";
         unknown_port_in: "it read 1 bytes from port 0x60, where no device is";

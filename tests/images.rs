@@ -142,7 +142,8 @@ fn segments_where_they_cannot_lie_are_refused() {
         ("null page",       "16M", 0, 16,                    &["at 0x0..0x10 ", "null page at 0x0..0x1000"][..]),
         ("boot info",       "16M", 0x1FFF, 1,                &["0x1fff..0x2000", "boot info at 0x1000..0x2000"]),
         ("arguments",       "16M", 0xF800, 0x1000,           &["0xf800..0x10800", "arguments at 0x2000..0x10000"]),
-        ("its guard",       "16M", 0x3_9800, 0x801,          &["..0x3a001", "fault stack guard at 0x3a000..0x3b000"]),
+        ("its guard",       "16M", 0x2_F800, 0x801,          &["..0x30001", "machine check stack guard at 0x30000..0x31000"]),
+        ("between guards",  "16M", 0x3_5000, 1,              &["..0x35001", "NMI stack guard at 0x35000..0x36000"]),
         ("fault stack",     "16M", 0x3_B000, 1,              &["..0x3b001", "fault stack at 0x3b000..0x3f000"]),
         ("stack guard",     "16M", 0x3_F800, 0x801,          &["..0x40001", "stack guard at 0x3f000..0x40000"]),
         ("stack",           "16M", 0x7_FFFF, 2,              &["0x7ffff..0x80001", "stack at 0x40000..0x80000"]),
@@ -163,7 +164,7 @@ fn segments_where_they_cannot_lie_are_refused() {
 #[test]
 fn an_image_that_leaves_no_room_for_page_tables_is_refused() {
     let image = Elf::new(0x8_0000)
-        .with(Segment::new(0x1_0000, RW, b"").in_memory(0x2_A000))
+        .with(Segment::new(0x1_0000, RW, b"").in_memory(0x2_0000))
         .with(Segment::new(0x8_0000, RX, b"\xF4").in_memory(0x18_0000));
     let words = ["4 page tables", "2 MiB of RAM", "2 MiB pages", "give more memory"];
     refusal::of_image_in("full", "2M", &image.to_bytes(), &words);

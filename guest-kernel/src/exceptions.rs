@@ -111,6 +111,9 @@ fn handler_of(vector: u64) -> Option<Handler> {
 /// What the entries call: has the interrupt handled, or the exception; or the run ended.
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "only entries call it"))]
 extern "C" fn dispatch(frame: &mut Frame) {
+    if crate::user::is_of_a_program(frame) {
+        return crate::user::dispatch(frame);
+    }
     if frame.vector >= VECTORS as u64 {
         return interrupts::dispatch(frame);
     }

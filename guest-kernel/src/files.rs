@@ -19,6 +19,8 @@
 //!
 //! Host side: `vmm/src/hypercall/files/mod.rs`.
 
+mod whole;
+
 use core::ffi::CStr;
 
 use shared_abi::Gva;
@@ -28,6 +30,7 @@ use shared_abi::hypercall::{Answer, Hypercall, HypercallError, MAX_NAME, OpenFla
 
 use crate::hypercall::{call, gva_of, gva_of_mut};
 use crate::io::{self, Read, Seek, SeekFrom, Write};
+pub use whole::{read, read_to_string, write};
 
 /// An open file; closed when dropped.
 #[derive(Debug)]

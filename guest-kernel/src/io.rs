@@ -1,4 +1,4 @@
-//! Reading, writing and seeking: `std::io` as far as it goes without a heap.
+//! Reading, writing and seeking: `std::io` as far as it needs no heap.
 //!
 //! The names and what they do are those of `std::io`, so that what one knows from there works here:
 //!
@@ -34,6 +34,10 @@ pub enum Error {
     WroteNothing,
     /// A `Display` of the program failed.
     Format,
+    /// The heap has no room for it.
+    OutOfMemory,
+    /// It is not UTF-8.
+    NotText,
 }
 
 impl From<HypercallError> for Error {
@@ -49,6 +53,8 @@ impl fmt::Display for Error {
             Self::UnexpectedEnd => f.write_str("the end came too early"),
             Self::WroteNothing => f.write_str("nothing more can be written"),
             Self::Format => f.write_str("a value could not be formatted"),
+            Self::OutOfMemory => f.write_str("the heap has no room for it"),
+            Self::NotText => f.write_str("it is not UTF-8"),
         }
     }
 }

@@ -107,6 +107,8 @@ const TEXT: Text = {
         .number("layout", "BOOT_INFO", layout::BOOT_INFO.0)
         .number("layout", "STACK_END", layout::STACK_END.0)
         .number("layout", "FAULT_STACK_END", layout::FAULT_STACK_END.0)
+        .number("layout", "NMI_STACK_END", layout::NMI_STACK_END.0)
+        .number("layout", "MACHINE_CHECK_STACK_END", layout::MACHINE_CHECK_STACK_END.0)
         .number("interrupts", "LOCAL_APIC", interrupts::LOCAL_APIC.0)
         .number("interrupts", "IO_APIC", interrupts::IO_APIC.0)
         .number("interrupts", "PINS", interrupts::PINS as u64)

@@ -5,7 +5,11 @@
 //! 0x0000_0000 ┌ null page                 ---     4 KiB    never mapped: a null dereference faults
 //! 0x0000_1000 ├ boot info                 r--     4 KiB    `BootInfo`
 //! 0x0000_2000 ├ arguments                 r--     56 KiB   the guest's command line
-//! 0x0001_0000 ├ free                      rw-     168 KiB
+//! 0x0001_0000 ├ free                      rw-     128 KiB
+//! 0x0003_0000 ├ machine check stack guard ---     4 KiB    never mapped
+//! 0x0003_1000 ├ machine check stack       rw-     16 KiB   for machine checks, which come at any instruction
+//! 0x0003_5000 ├ NMI stack guard           ---     4 KiB    never mapped
+//! 0x0003_6000 ├ NMI stack                 rw-     16 KiB   for NMIs, which do so too
 //! 0x0003_A000 ├ fault stack guard         ---     4 KiB    never mapped
 //! 0x0003_B000 ├ fault stack               rw-     16 KiB   for the double fault, which needs one of its own
 //! 0x0003_F000 ├ stack guard               ---     4 KiB    never mapped: a stack overflow faults
@@ -52,7 +56,7 @@ pub const STACK_GUARD_SIZE: u64 = PAGE_SIZE;
 /// The unmapped page below the stack.
 pub const STACK_GUARD: Gpa = Gpa(STACK.0 - STACK_GUARD_SIZE);
 
-/// Size of the stack for double faults, in bytes.
+/// Size of the stack for double faults, in bytes; those for NMIs and machine checks have as much.
 pub const FAULT_STACK_SIZE: u64 = 16 * KIB;
 /// First byte of the stack for double faults: a stack that overflows has no room for what the CPU pushes.
 pub const FAULT_STACK: Gpa = Gpa(STACK_GUARD.0 - FAULT_STACK_SIZE);
@@ -62,6 +66,20 @@ pub const FAULT_STACK_END: Gpa = STACK_GUARD;
 pub const FAULT_STACK_GUARD_SIZE: u64 = PAGE_SIZE;
 /// The unmapped page below it.
 pub const FAULT_STACK_GUARD: Gpa = Gpa(FAULT_STACK.0 - FAULT_STACK_GUARD_SIZE);
+
+/// First byte of the stack for NMIs. They come at any instruction, also where RSP is not the kernel's.
+pub const NMI_STACK: Gpa = Gpa(NMI_STACK_END.0 - FAULT_STACK_SIZE);
+/// First address above it: where an NMI starts to push. The double fault's guard follows.
+pub const NMI_STACK_END: Gpa = FAULT_STACK_GUARD;
+/// The unmapped page below it.
+pub const NMI_STACK_GUARD: Gpa = Gpa(NMI_STACK.0 - FAULT_STACK_GUARD_SIZE);
+
+/// First byte of the stack for machine checks, which may interrupt an NMI.
+pub const MACHINE_CHECK_STACK: Gpa = Gpa(MACHINE_CHECK_STACK_END.0 - FAULT_STACK_SIZE);
+/// First address above it: where a machine check starts to push. The NMI's guard follows.
+pub const MACHINE_CHECK_STACK_END: Gpa = NMI_STACK_GUARD;
+/// The unmapped page below it.
+pub const MACHINE_CHECK_STACK_GUARD: Gpa = Gpa(MACHINE_CHECK_STACK.0 - FAULT_STACK_GUARD_SIZE);
 
 /// Where the first page tables lie when they fit into [`LOW_PAGE_TABLES_SIZE`].
 pub const LOW_PAGE_TABLES: Gpa = STACK_END;
@@ -88,12 +106,13 @@ pub const MIN_RAM_SIZE: u64 = 2 * MIB;
 pub const MAX_RAM_SIZE: u64 = 256 * GIB;
 
 // What must not overlap, and what must stay aligned.
-const _: () = assert!(ARGUMENTS.0 + ARGUMENTS_MAX_SIZE <= FAULT_STACK_GUARD.0);
+const _: () = assert!(ARGUMENTS.0 + ARGUMENTS_MAX_SIZE <= MACHINE_CHECK_STACK_GUARD.0);
 const _: () = assert!(STACK_GUARD.0 + STACK_GUARD_SIZE == STACK.0);
 const _: () = assert!(LOW_PAGE_TABLES.0 + LOW_PAGE_TABLES_SIZE <= KERNEL.0);
 const _: () = assert!(KERNEL.0 < MIN_RAM_SIZE);
 const _: () = assert!(MAX_RAM_SIZE + (HIGH_RAM.0 - LOW_RAM_MAX_END.0) <= 1 << 39);
 const _: () = assert!(STACK_END.0.is_multiple_of(16) && FAULT_STACK_END.0.is_multiple_of(16));
+const _: () = assert!(NMI_STACK_END.0.is_multiple_of(16) && MACHINE_CHECK_STACK_END.0.is_multiple_of(16));
 const _: () = assert!(
     BOOT_INFO.page_offset() | ARGUMENTS.page_offset() | STACK.page_offset() | LOW_PAGE_TABLES.page_offset()
         == 0

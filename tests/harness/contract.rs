@@ -26,12 +26,16 @@ pub(crate) struct Machine {
 }
 
 /// What lies where, whatever the image: start, size, rights.
-const STRUCTURES: [(Gpa, u64, Rights); 7] = [
+const STRUCTURES: [(Gpa, u64, Rights); 11] = [
     (layout::NULL_PAGE, layout::NULL_PAGE_SIZE, Rights::None),
     (layout::BOOT_INFO, layout::BOOT_INFO_SIZE, Rights::Read),
     (layout::ARGUMENTS, layout::ARGUMENTS_MAX_SIZE, Rights::Read),
     (layout::FAULT_STACK_GUARD, layout::FAULT_STACK_GUARD_SIZE, Rights::None),
     (layout::FAULT_STACK, layout::FAULT_STACK_SIZE, Rights::ReadWrite),
+    (layout::NMI_STACK_GUARD, layout::FAULT_STACK_GUARD_SIZE, Rights::None),
+    (layout::NMI_STACK, layout::FAULT_STACK_SIZE, Rights::ReadWrite),
+    (layout::MACHINE_CHECK_STACK_GUARD, layout::FAULT_STACK_GUARD_SIZE, Rights::None),
+    (layout::MACHINE_CHECK_STACK, layout::FAULT_STACK_SIZE, Rights::ReadWrite),
     (layout::STACK_GUARD, layout::STACK_GUARD_SIZE, Rights::None),
     (layout::STACK, layout::STACK_SIZE, Rights::ReadWrite),
 ];

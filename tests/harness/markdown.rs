@@ -54,6 +54,12 @@ pub(crate) fn blocks(text: &str) -> Vec<Block<'_>> {
     blocks
 }
 
+/// The text of a Rust file's `//!`.
+pub(crate) fn module_docs(source: &str) -> String {
+    let lines = source.lines().map_while(|line| line.strip_prefix("//!"));
+    lines.flat_map(|line| [line.strip_prefix(' ').unwrap_or(line), "\n"]).collect()
+}
+
 /// What stands in backticks, outside of blocks.
 pub(crate) fn code_spans(text: &str) -> Vec<&str> {
     let mut in_block = false;

@@ -42,6 +42,12 @@ impl Input {
         Ok(Self(Source::File(File::from(io::stdin().as_fd().try_clone_to_owned()?))))
     }
 
+    /// A file, or the end of a pipe.
+    #[must_use]
+    pub fn file(file: File) -> Self {
+        Self(Source::File(file))
+    }
+
     /// These bytes and then the end.
     #[must_use]
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {

@@ -72,6 +72,8 @@ pub mod vcpu;
 pub mod vm;
 
 pub use boot::contract::Contract;
+pub use boot::cpu_mode::StartMode;
+pub use boot::kernel::{Flat, Start};
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
 pub use cpus::{VcpuCount, VcpuId};

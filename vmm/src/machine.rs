@@ -71,10 +71,10 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// What KVM knows of it.
     pub slots: MemorySlots,
-    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
-    pub interrupts: bool,
     /// How many vCPUs there are.
     pub vcpus: VcpuCount,
+    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
+    pub interrupts: bool,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.
@@ -129,7 +129,7 @@ impl Machine {
             mmio,
             ioapic,
             stop,
-            crew: Crew::of(parts.vcpus),
+            crew: Crew::of(parts.vcpus, parts.interrupts),
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
             arguments: parts.arguments,
@@ -269,6 +269,11 @@ impl Machine {
     /// What KVM has been told of RAM.
     pub(crate) fn slots(&self) -> MutexGuard<'_, MemorySlots> {
         locked(&self.slots)
+    }
+
+    /// Lets code in system-management mode see RAM.
+    pub(crate) fn tell_system_management(&self) -> Result<()> {
+        self.slots().register_for_system_management(&self.vm)
     }
 
     /// The input; `None` when another vCPU reads it and the caller will not wait.

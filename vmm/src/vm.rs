@@ -71,7 +71,7 @@ impl Vm {
     /// What the host could not do, or what is wrong with the image.
     pub fn build(config: VmConfig) -> Result<Self> {
         let blueprint = config.blueprint();
-        let mut image = KernelImage::open(&config.kernel)?;
+        let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
         let Boot { map, cpu, interrupts, arguments, origins: boot } =
             boot::prepare(&config, &mut image, &memory)?;
@@ -105,8 +105,8 @@ impl Vm {
             vm,
             memory,
             slots,
-            interrupts,
             vcpus: config.vcpus,
+            interrupts,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
             arguments,

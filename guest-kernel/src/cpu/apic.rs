@@ -87,8 +87,17 @@ pub fn mode() -> Option<Mode> {
 /// # Panics
 /// In a machine without interrupt controllers.
 pub fn enable() {
+    needs::interrupts();
+    enable_present();
+}
+
+/// The same without asking for it: for those who use controllers where a program has them, and do without where not.
+///
+/// # Panics
+/// In a machine without interrupt controllers.
+pub(crate) fn enable_present() {
     let best = if cpuid::has_x2apic() { Mode::X2Apic } else { Mode::XApic };
-    enable_as(mode().unwrap_or(best));
+    turn_on(mode().unwrap_or(best));
 }
 
 /// Turns this CPU's local APIC on in a mode. There is no way back from x2APIC but a reset.
@@ -97,6 +106,11 @@ pub fn enable() {
 /// In a machine without interrupt controllers.
 pub fn enable_as(mode: Mode) {
     needs::interrupts();
+    turn_on(mode);
+}
+
+#[cfg(target_os = "none")]
+fn turn_on(mode: Mode) {
     assert!(
         crate::boot_info().interrupts != 0,
         "this machine has no interrupt controllers: start it without `--interrupts off`"
@@ -116,6 +130,11 @@ pub fn enable_as(mode: Mode) {
     write(Register::LvtError, vectors::ERROR.into());
     write(Register::Divisor, DIVIDE_BY_1);
     write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
+}
+
+#[cfg(not(target_os = "none"))]
+fn turn_on(_mode: Mode) {
+    panic!("{}", super::NOT_IN_A_MACHINE);
 }
 
 /// The number of this CPU, by which messages find it.

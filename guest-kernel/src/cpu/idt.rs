@@ -4,8 +4,6 @@
 //! ([`entry`]), so the table is ready in the image and loading it is one instruction. Filling it at start would cost
 //! more than the rest of the start together, where a KVM interprets the kernel.
 
-use shared_abi::exception::Vector;
-
 use super::{gdt, tss, vectors};
 use crate::exceptions::entry;
 
@@ -31,6 +29,9 @@ impl Gate {
     /// `P` and the type "interrupt gate": interrupts are off in the handler (Intel SDM vol. 3A, table 3-2).
     const INTERRUPT: u8 = 1 << 7 | 0b1110;
 
+    /// `DPL`: `int n` and `int3` of ring 3 may use the gate. For all others they are a #GP.
+    const RING_3: u8 = 0b11 << 5;
+
     const fn to(address: u64, stack: u8) -> Self {
         Self {
             offset_0: address as u16,
@@ -48,8 +49,10 @@ const fn gates() -> [Gate; vectors::COUNT] {
     let mut gates = [Gate::to(0, 0); vectors::COUNT];
     let mut vector = 0;
     while vector < vectors::COUNT {
-        let stack = if vector == Vector::DoubleFault as usize { tss::FAULT_STACK } else { 0 };
-        gates[vector] = Gate::to(entry::address_of(vector), stack);
+        gates[vector] = Gate::to(entry::address_of(vector), tss::stack_for(vector));
+        if vector == shared_abi::Vector::Breakpoint as usize || vector == vectors::SYSTEM_CALL as usize {
+            gates[vector].kind |= Gate::RING_3;
+        }
         vector += 1;
     }
     gates
@@ -99,11 +102,18 @@ mod tests {
     }
 
     #[test]
-    fn every_vector_has_an_entry_and_the_double_fault_a_stack() {
+    fn every_vector_has_an_entry_and_three_have_a_stack() {
         for (vector, gate) in IDT.iter().enumerate() {
             let address = u64::from(gate.offset_16) << 16 | u64::from(gate.offset_0);
             assert_eq!(address, entry::ADDRESS + 16 * vector as u64);
-            assert_eq!(gate.stack, u8::from(vector == 8), "{vector}");
+            let stack = [(8, 1), (2, 2), (18, 3)].into_iter().find(|(of, _)| *of == vector);
+            assert_eq!(gate.stack, stack.map_or(0, |(_, place)| place), "{vector}");
         }
+    }
+
+    #[test]
+    fn two_gates_are_for_programs() {
+        let open = IDT.iter().enumerate().filter(|(_, gate)| gate.kind >> 5 & 0b11 == 3);
+        assert!(open.map(|(vector, _)| vector).eq([3, 0x80]));
     }
 }

@@ -100,7 +100,7 @@ unsafe extern "C" fn exception_entries() {
 /// As for the entries.
 #[cfg(target_os = "none")]
 #[unsafe(naked)]
-unsafe extern "C" fn common() {
+pub(crate) unsafe extern "C" fn common() {
     core::arch::naked_asm!(
         "push r15", "push r14", "push r13", "push r12", "push r11", "push r10", "push r9", "push r8",
         "push rbp", "push rdi", "push rsi", "push rdx", "push rcx", "push rbx", "push rax",

@@ -20,6 +20,7 @@ use shared_abi::addr::{PAGE_SIZE, page_align_up};
 
 use super::paging::{AddressSpace, MapError, PageSize, Rights};
 use super::{STACKS, STACKS_END, frames};
+use crate::cpu::call_on::call_on;
 use crate::sync::Mutex;
 
 /// Bytes of a place.
@@ -60,6 +61,13 @@ impl Stack {
         map(&mut kernel, stack.start(), size / PAGE_SIZE)?;
         *next = place + 1;
         Ok(ManuallyDrop::into_inner(stack))
+    }
+
+    /// Calls `work` on this stack, and returns when it does.
+    pub fn run(&mut self, work: extern "C" fn()) {
+        // SAFETY: The stack is mapped from its start to its end, a multiple of 16, and the exclusive borrow keeps others
+        // away. What it lacks the guard page notices.
+        unsafe { call_on(self.end(), work) };
     }
 
     /// Its lowest byte. The page below is the guard.

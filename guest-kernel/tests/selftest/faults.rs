@@ -41,6 +41,16 @@ fn reading_below_the_fault_stack_faults() {
     read(layout::FAULT_STACK_GUARD.0);
 }
 
+#[guest_test(should_fault = PageFault, address = layout::NMI_STACK_GUARD.0, max_exits = 0)]
+fn reading_below_the_nmi_stack_faults() {
+    read(layout::NMI_STACK_GUARD.0);
+}
+
+#[guest_test(should_fault = PageFault, address = layout::MACHINE_CHECK_STACK_GUARD.0, max_exits = 0)]
+fn reading_below_the_machine_check_stack_faults() {
+    read(layout::MACHINE_CHECK_STACK_GUARD.0);
+}
+
 #[guest_test(should_fault = PageFault, address = BEHIND_RAM, max_exits = 0)]
 fn reading_behind_ram_faults() {
     read(BEHIND_RAM);

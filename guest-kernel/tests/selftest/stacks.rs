@@ -1,6 +1,7 @@
 //! Stacks: memory to its last byte, and below it nothing.
 
 use core::hint::black_box;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kernel::cpu::provoke;
 use guest_kernel::exceptions::{self, Vector};
@@ -22,6 +23,20 @@ fn a_stack_is_mapped_from_its_start_to_its_end_and_not_below() {
     assert_eq!(writable(stack.start().0), Some((1, 0)));
     assert_eq!(writable(stack.end().0 - 1), Some((1, 0)));
     assert_eq!((writable(stack.start().0 - 1), writable(stack.end().0)), (None, None));
+}
+
+#[guest_test(max_exits = 0)]
+fn work_runs_on_a_stack_and_comes_back() {
+    static PLACE: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn note() {
+        let local = 0_u8;
+        PLACE.store(&raw const *black_box(&local) as u64, Ordering::Relaxed);
+    }
+    let mut stack = Stack::allocate(2 * PAGE_SIZE).expect("frames");
+    for _ in 0..2 {
+        stack.run(note);
+        assert!((stack.start().0..stack.end().0).contains(&PLACE.swap(0, Ordering::Relaxed)));
+    }
 }
 
 #[guest_test]

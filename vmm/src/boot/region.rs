@@ -76,6 +76,14 @@ pub enum RegionKind {
     FaultStackGuard,
     /// The stack for double faults.
     FaultStack,
+    /// The unmapped page below the stack for NMIs.
+    NmiStackGuard,
+    /// The stack for NMIs.
+    NmiStack,
+    /// The unmapped page below the stack for machine checks.
+    MachineCheckStackGuard,
+    /// The stack for machine checks.
+    MachineCheckStack,
     /// The unmapped page below the stack.
     StackGuard,
     /// The stack of the first vCPU.
@@ -98,6 +106,10 @@ impl RegionKind {
             Self::Arguments => "arguments",
             Self::FaultStackGuard => "fault stack guard",
             Self::FaultStack => "fault stack",
+            Self::NmiStackGuard => "NMI stack guard",
+            Self::NmiStack => "NMI stack",
+            Self::MachineCheckStackGuard => "machine check stack guard",
+            Self::MachineCheckStack => "machine check stack",
             Self::StackGuard => "stack guard",
             Self::Stack => "stack",
             Self::PageTables => "page tables",

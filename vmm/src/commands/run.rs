@@ -22,13 +22,13 @@ use crate::say::say;
 /// Boots a guest; how it ends is the exit code.
 pub(super) fn run(arguments: Run) -> ExitCode {
     match build_and_run(arguments) {
-        Ok(report) => ExitCode::from(report.stop.process_exit_code()),
+        Ok(code) => ExitCode::from(code),
         Err(error) => failed(&error),
     }
 }
 
-fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let Run { machine, watch, press, peeks, core, no_debug_info, json_report, gdb } = arguments;
+fn build_and_run(arguments: Run) -> vmm::Result<u8> {
+    let Run { machine, watch, press, peeks, expectations, core, no_debug_info, json_report, gdb } = arguments;
     let mut config = machine.into_config()?;
     if press.button {
         config.input = Input::bytes([]);
@@ -56,7 +56,13 @@ fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     for peek in peeks.look(&vm)? {
         say!("{peek}");
     }
-    Ok(report)
+    let code = report.stop.process_exit_code();
+    if code != process::SUCCESS {
+        return Ok(code);
+    }
+    let unmet = expectations.unmet(&vm)?;
+    unmet.iter().for_each(|sentence| say!("vmm: {sentence}"));
+    Ok(if unmet.is_empty() { process::SUCCESS } else { process::UNEXPECTED })
 }
 
 /// Runs `vm` under the debugger that connects at `endpoint`.

@@ -1,5 +1,6 @@
 //! Landmarks: what lies at an address of the guest, in words, and what an access there most often means.
 
+use shared_abi::addr::PAGE_SIZE;
 use shared_abi::{Gpa, Gva, layout};
 
 use crate::boot::guest_map::GuestMap;
@@ -40,6 +41,10 @@ const NULL_END: u64 = layout::NULL_PAGE.0 + layout::NULL_PAGE_SIZE;
 const NEGATIVE_START: u64 = 0xFFFF_FFFF_FFFF_0000;
 /// Free RAM so near below the guard page was reached by a frame that stepped over it.
 const BEYOND_GUARD: u64 = 64 << 10;
+/// The most that an instruction, or the delivery of an exception, pushes below RSP.
+const REACH: u64 = 256;
+/// The tables of the start map nothing from here on: RAM and the device hole end before.
+const FIRST_TABLES_END: u64 = 1 << 39;
 
 impl Landmarks<'_> {
     /// What lies at `gva`, for the CPU in `state`.
@@ -66,7 +71,11 @@ impl Landmarks<'_> {
             }
             Some(gpa) => self.at_gpa(gpa, gva, state),
             // Where nothing is mapped, the tables of the start tell what should be there: they map all to itself.
-            None => self.at_gpa(Gpa(gva.0), gva, state),
+            None if gva.0 < FIRST_TABLES_END => self.at_gpa(Gpa(gva.0), gva, state),
+            None if self.is_below_stack(gva, state) => {
+                Landmark::new("below the stack that was in use: stack overflow", Some(hints::OVERFLOW))
+            }
+            None => Landmark::new("where nothing is mapped", Some(hints::NOT_MAPPED)),
         }
     }
 
@@ -83,6 +92,16 @@ impl Landmarks<'_> {
         }
     }
 
+    /// Whether a stack ends shortly above `gva`: RSP points there, and the first page above that is mapped can be
+    /// written. A push reaches at most a few words below RSP, a local variable lies above it.
+    fn is_below_stack(&self, gva: Gva, state: &CpuState) -> bool {
+        let reach = state.general.rsp.saturating_sub(REACH)..state.general.rsp.saturating_add(BEYOND_GUARD);
+        let pages = (PAGE_SIZE..=BEYOND_GUARD).step_by(PAGE_SIZE as usize);
+        let space = state.space(self.memory);
+        let mut above = pages.filter_map(|bytes| space.translate(gva.page_start().checked_add(bytes)?));
+        reach.contains(&gva.0) && above.next().is_some_and(|mapping| mapping.writable)
+    }
+
     fn ram_end(&self) -> u64 {
         self.map.ram().iter().filter(|ram| ram.size() > 0).map(|ram| ram.end).max().unwrap_or_default()
     }
@@ -94,11 +113,14 @@ impl Landmarks<'_> {
             RegionKind::StackGuard => {
                 Landmark::new("the guard page below the stack: stack overflow", Some(hints::OVERFLOW))
             }
-            RegionKind::FaultStackGuard => Landmark::new(
-                "the guard page below the stack for double faults: its handler needs more than there is",
-                Some(hints::OVERFLOW),
-            ),
+            RegionKind::FaultStackGuard => handlers_guard("double faults"),
+            RegionKind::NmiStackGuard => handlers_guard("NMIs"),
+            RegionKind::MachineCheckStackGuard => handlers_guard("machine checks"),
             RegionKind::FaultStack => Landmark::new(format!("the stack for double faults ({rights})"), None),
+            RegionKind::NmiStack => Landmark::new(format!("the stack for NMIs ({rights})"), None),
+            RegionKind::MachineCheckStack => {
+                Landmark::new(format!("the stack for machine checks ({rights})"), None)
+            }
             RegionKind::Stack => Landmark::new(format!("the stack ({rights})"), None),
             RegionKind::BootInfo => {
                 Landmark::new(format!("the boot info ({rights})"), Some(hints::READ_ONLY))
@@ -135,6 +157,12 @@ impl Landmarks<'_> {
     }
 }
 
+/// The page below the stack of an exception.
+fn handlers_guard(exceptions: &str) -> Landmark {
+    let what = format!("the guard page below the stack for {exceptions}: stack overflow in their handler");
+    Landmark::new(what, Some(hints::OVERFLOW))
+}
+
 /// What to do next.
 pub mod hints {
     #![expect(missing_docs, reason = "each is a sentence that says it")]
@@ -145,6 +173,7 @@ pub mod hints {
     pub const HOLE: &str = "no RAM is between 3 and 4 GiB: map a device there before it is used";
     pub const BEYOND_RAM: &str =
         "the address is not in RAM: give more with --memory, or look for a wrong length or index";
+    pub const NOT_MAPPED: &str = "nothing was mapped there, or it was unmapped: look for a wrong pointer, or for memory used after it was freed";
     pub const READ_ONLY: &str = "the host's words to the guest are read-only: copy them before changing them";
 }
 
@@ -182,6 +211,12 @@ mod tests {
             (0x20_0000, "free RAM (rw-)"),
             (0x100_0000, "beyond RAM, which ends at 0x1000000"),
             (0xC000_0000, "the device hole"),
+            (layout::NMI_STACK_GUARD.0, "the guard page below the stack for NMIs: stack overflow"),
+            (
+                layout::MACHINE_CHECK_STACK_GUARD.0,
+                "the guard page below the stack for machine checks: stack overflow",
+            ),
+            (layout::MACHINE_CHECK_STACK.0, "the stack for machine checks (rw-)"),
         ] {
             let told = landmarks.at(Gva(gva), &state).what;
             assert!(told.contains(what), "{gva:#x}: {told:?} is not {what:?}");

@@ -5,6 +5,7 @@ use core::hint::black_box;
 use core::ptr;
 
 use guest_kernel::boot_info;
+use guest_kernel::memory::stack::Stack;
 use shared_abi::layout;
 
 use super::{Death, death};
@@ -18,6 +19,8 @@ pub(crate) const DEATHS: &[Death] = &[
     death("rodata-write", "writes a constant", rodata_write),
     death("text-write", "writes its own code", text_write),
     death("stack-overflow", "calls itself until the stack has run out", || _ = stack_overflow(black_box(1))),
+    death("own-stack-overflow", "does so on a stack that it has made", run_on_own_stack),
+    death("unmapped-stack-read", "reads from a stack that is gone", unmapped_stack_read),
     death("huge-local", "has a variable larger than the stack", huge_local),
     death("misaligned-sse", "moves 16 bytes from an odd address", misaligned_sse),
     death("reserved-bit", "has a reserved bit set in an entry of its page tables", reserved_bit),
@@ -75,6 +78,31 @@ fn text_write() {
 fn stack_overflow(depth: u64) -> u64 {
     let page = black_box([depth; 64]);
     stack_overflow(depth + 1) + page[0]
+}
+
+fn run_on_own_stack() {
+    let mut stack = Stack::allocate(64 << 10).expect("16 of all frames");
+    stack.run(run_out);
+}
+
+extern "C" fn run_out() {
+    black_box(own_stack_overflow(black_box(1)));
+}
+
+#[expect(unconditional_recursion, reason = "the stack is what should run out")]
+// DIES HERE: own-stack-overflow
+fn own_stack_overflow(depth: u64) -> u64 {
+    let page = black_box([depth; 512]);
+    own_stack_overflow(depth + 1) + page[0]
+}
+
+fn unmapped_stack_read() {
+    let stack = Stack::allocate(4096).expect("a frame");
+    let start = black_box(stack.start());
+    drop(stack);
+    // SAFETY: None.
+    // DIES HERE: unmapped-stack-read
+    black_box(unsafe { ptr::read_volatile(start.0 as *const u64) });
 }
 
 /// The compiler touches each page of a large frame in turn, so that none steps over the guard.

@@ -40,7 +40,7 @@ fn spoil(gates: &[usize], change: fn(u128) -> u128) {
     unsafe {
         asm!("sidt [{}]", in(reg) &raw mut now, options(nostack));
         let copy = (&raw mut COPY).cast::<u128>();
-        ptr::copy_nonoverlapping(now.base as *const u64, copy.cast(), GATES * 2);
+        ptr::copy_nonoverlapping(now.base as *const u8, copy.cast(), GATES * usize::from(GATE_SIZE));
         for &gate in gates {
             copy.add(gate).write(change(copy.add(gate).read()));
         }
@@ -100,9 +100,9 @@ fn gate_nowhere() {
     unsafe { asm!("ud2") };
 }
 
-/// Bits 34 to 32 choose a stack of the TSS, and the kernel's has none but the first: there is a 0.
+/// Bits 34 to 32 choose a stack of the TSS, and the kernel's has three: at the seventh place is a 0.
 fn ist_nowhere() {
-    spoil(&[PAGE_FAULT, DOUBLE_FAULT], |gate| gate & !(0b111 << 32) | 2 << 32);
+    spoil(&[PAGE_FAULT, DOUBLE_FAULT], |gate| gate & !(0b111 << 32) | 7 << 32);
     // SAFETY: None.
     // DIES HERE: ist-nowhere
     unsafe { ptr::write_volatile(black_box(8_u64) as *mut u64, 1) };
