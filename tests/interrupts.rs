@@ -232,3 +232,29 @@ fn a_death_with_interrupts_is_not_repeated_and_says_why() {
     let why = finished.vm.repeat(&finished.report).expect_err("interrupts would come at other moments");
     assert_eq!(why, "it has interrupts, and they would come at other moments");
 }
+
+#[test]
+fn a_task_that_waits_for_input_is_woken_when_something_is_typed() {
+    let mut command = Command::new(vmm_binary());
+    command.args(["run", "--timeout", "60s"]).arg(guest("probe_interrupts")).args(["--", "input"]);
+    let mut vmm = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("a VMM");
+    let mut typist = vmm.stdin.take().expect("piped");
+    let mut seen = BufReader::new(vmm.stdout.take().expect("piped")).lines();
+    let mut line = || seen.next().expect("one more").expect("it prints");
+    assert_eq!(line(), "ready");
+    let mut ticks = 0;
+    for word in ["one", "two"] {
+        std::thread::sleep(Duration::from_millis(100));
+        typist.write_all(word.as_bytes()).expect("it listens");
+        let line = line();
+        let number = line
+            .strip_prefix(&format!("typed: {word:?}, after "))
+            .and_then(|rest| rest.strip_suffix(" ticks"));
+        let now: u64 = number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line}"));
+        assert!(now > ticks, "the other task goes on meanwhile: {line}");
+        ticks = now;
+    }
+    drop(typist);
+    assert!(line().starts_with("typed: \"\", after "), "the end is told, too");
+    assert_eq!(vmm.wait().expect("it ends").code(), Some(0));
+}

@@ -5,13 +5,13 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
 use guest_kernel::cpu::{apic, halt, ioapic, vectors};
 use guest_kernel::interrupts::{self, BUTTON, TICK, Trigger};
 use guest_kernel::time::{Instant, sleep};
-use guest_kernel::{arguments, entry, print, println};
+use guest_kernel::{arguments, entry, print, println, task};
 use shared_abi::interrupts as contract;
 
 entry!(main);
@@ -27,6 +27,7 @@ const DEEDS: &[(&str, fn())] = &[
     ("masked-edge", miss_an_edge),
     ("message", take_a_message),
     ("unexpected", take_an_unexpected_one),
+    ("input", read_and_tick),
     ("misuse", misuse),
 ];
 
@@ -136,6 +137,33 @@ fn take_an_unexpected_one() {
     interrupts::wait_while(|| interrupts::unexpected() == 0);
     println!("it goes on");
 }
+
+/// One task reads what is typed, another one ticks meanwhile.
+fn read_and_tick() {
+    task::spawn(async {
+        let mut buffer = [0; 64];
+        loop {
+            let size = task::read_input(&mut buffer).await.expect("the host answers");
+            let typed = buffer.get(..size).and_then(|typed| core::str::from_utf8(typed).ok());
+            println!("typed: {:?}, after {} ticks", typed.unwrap_or("nonsense"), count());
+            if size == 0 {
+                DONE.store(true, Ordering::Relaxed);
+                break;
+            }
+        }
+    });
+    task::spawn(async {
+        while !DONE.load(Ordering::Relaxed) {
+            task::sleep(Duration::from_millis(2)).await;
+            COUNT.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    println!("ready");
+    task::run();
+}
+
+/// Whether the input has ended.
+static DONE: AtomicBool = AtomicBool::new(false);
 
 /// Reads and writes where the controllers are, at places and with values that a number makes up.
 fn misuse() {

@@ -5,6 +5,7 @@
 
 mod apic;
 mod smp;
+mod task;
 mod time;
 
 guest_kernel::test_main!();
