@@ -44,4 +44,5 @@ mod stopping;
 mod streams;
 mod timeline;
 mod walk;
+mod write_a_program;
 mod xtask_commands;
