@@ -77,7 +77,7 @@ fn the_guest_reads_the_boot_info_the_host_wrote() {
     finished.vm.memory().read(layout::BOOT_INFO, &mut page).expect("RAM");
     assert_eq!(u64::from_le_bytes(page[..8].try_into().expect("8 bytes")), BootInfo::MAGIC);
     let map = finished.vm.map();
-    let (image, tables) = (map.image(), *map.page_tables());
+    let (image, tables) = (map.image(), *map.page_tables().expect("long mode has tables"));
     let console = finished.succeeded();
     for number in [5 << 30, image.start, image.end, tables.start.0, tables.end.0] {
         // 5 GiB of RAM end 1 GiB higher, because of the hole.

@@ -109,7 +109,7 @@ fn after_a_triple_fault_the_registers_are_those_of_the_death() {
     let vm = &dead.finished.vm;
     assert!(matches!(dead.remarks[..], [] | [Remark::Repeated]), "{:?}", dead.remarks);
     // The probe has not changed CR3: the tables of the start are those of the end.
-    dead.shows_what_is_mapped_at(vm.map().page_tables().start.0);
+    dead.shows_what_is_mapped_at(vm.map().page_tables().expect("long mode has tables").start.0);
     let death = vm.symbols().frames(Gva(dead.rip()));
     assert!(
         death.iter().any(|frame| frame.function.as_deref() == Some("core::ptr::write_volatile")),
@@ -131,7 +131,7 @@ fn registers_that_are_lost_leave_memory_and_a_remark() {
 
     let dead = Dead::of(finished);
 
-    let tables = dead.finished.vm.map().page_tables().start.0;
+    let tables = dead.finished.vm.map().page_tables().expect("long mode has tables").start.0;
     match &dead.remarks[..] {
         [Remark::RegistersLost(_)] => assert_eq!(dead.rip(), 0xFFF0),
         // Where the journal was kept, the death can be repeated.
@@ -155,7 +155,7 @@ fn a_core_file_of_64_gib_is_small_and_quick() {
 #[test]
 fn tables_that_claim_everything_make_a_small_file_that_says_it_is_cut() {
     let finished = probe("panic").run();
-    let pml4 = finished.vm.map().page_tables().start;
+    let pml4 = finished.vm.map().page_tables().expect("long mode has tables").start;
     for index in 1..512 {
         let entry = (pml4.0 | 0b11).to_le_bytes();
         finished.vm.memory().write(Gpa(pml4.0 + index * 8), &entry).expect("the tables are RAM");

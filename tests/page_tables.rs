@@ -34,7 +34,7 @@ proptest! {
     #[test]
     fn every_table_is_emitted_once_and_used(machine in machines()) {
         let Some(tables) = Tables::build(&machine)? else { return Ok(()) };
-        let region = tables.map.page_tables();
+        let region = tables.map.page_tables().expect("long mode has tables");
 
         // `build` has refused to take a table twice.
         let emitted: HashSet<u64> = tables.by_gpa.keys().copied().collect();
@@ -118,7 +118,7 @@ fn a_real_machine_starts_with_these_tables_and_keeps_them() {
 fn check_real_machine(machine: &Machine, vm: &Vm) {
     let walker = Walker {
         read: |gpa| vm.memory().read_u64(Gpa(gpa)).ok(),
-        cr3: vm.map().page_tables().start.0,
+        cr3: vm.map().page_tables().expect("long mode has tables").start.0,
         physical_bits: PHYSICAL_BITS,
     };
     machine.check(&walker, vm.map()).expect("the contract holds");
@@ -239,7 +239,7 @@ impl Tables {
     fn walker(&self) -> Walker<impl Fn(u64) -> Option<u64>> {
         Walker {
             read: |gpa| self.read(gpa),
-            cr3: self.map.page_tables().start.0,
+            cr3: self.map.page_tables().expect("long mode has tables").start.0,
             physical_bits: PHYSICAL_BITS,
         }
     }
@@ -252,7 +252,7 @@ impl Tables {
                 reached.borrow_mut().insert(gpa & !(PAGE_SIZE - 1));
                 self.read(gpa)
             },
-            cr3: self.map.page_tables().start.0,
+            cr3: self.map.page_tables().expect("long mode has tables").start.0,
             physical_bits: PHYSICAL_BITS,
         };
         assert!(walker.spans(LOWER_HALF).count() > 0);

@@ -17,7 +17,11 @@ fn walks_end_where_another_walker_does() {
         let config = boot("01_hello").memory(memory).with(|config| config.page_size = page_size).config;
         let vm = Vm::build(config).expect("the machine can be built");
         let read = |gpa| vm.memory().read_u64(Gpa(gpa)).ok();
-        let walker = Walker { read, cr3: vm.map().page_tables().start.0, physical_bits: 39 };
+        let walker = Walker {
+            read,
+            cr3: vm.map().page_tables().expect("long mode has tables").start.0,
+            physical_bits: 39,
+        };
         for gva in [
             0,
             8,

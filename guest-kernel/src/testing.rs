@@ -31,9 +31,9 @@
 
 use core::fmt::Debug;
 
-use shared_abi::Vector;
 use shared_abi::exit_code;
 use shared_abi::guest_test::{ANY, Ending, TestNote, TestRecord, UNLIMITED};
+use shared_abi::{BootInfo, Vector};
 
 /// A test as `#[guest_test]` registers it. Its functions are what may stand between the parentheses.
 #[derive(Debug)]
@@ -66,6 +66,7 @@ impl GuestTest {
             timeout_ms: UNLIMITED,
             max_instructions: UNLIMITED,
             ignored: 0,
+            cpus: 1,
         })
     }
 
@@ -130,7 +131,21 @@ impl GuestTest {
     /// compiler makes of a program can be counted: the number differs between `--debug` and `--release`.
     #[must_use]
     pub const fn max_instructions(mut self, instructions: u64) -> Self {
+        assert!(self.0.cpus == 1, "instructions are counted on one CPU");
         self.0.max_instructions = instructions;
+        self
+    }
+
+    /// Runs in a machine of so many CPUs. The test starts on the first.
+    ///
+    /// # Panics
+    /// When compiled, for a number that no machine has, and beside [`max_instructions`](Self::max_instructions): several
+    /// CPUs execute at once.
+    #[must_use]
+    pub const fn cpus(mut self, count: u64) -> Self {
+        assert!(count >= 1 && count <= BootInfo::MAX_VCPUS, "a machine has 1 to 64 CPUs");
+        assert!(self.0.max_instructions == UNLIMITED, "instructions are counted on one CPU");
+        self.0.cpus = count;
         self
     }
 

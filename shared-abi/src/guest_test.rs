@@ -65,6 +65,8 @@ pub struct TestRecord<Pointer = Gva, Function = Gva> {
     pub max_instructions: u64,
     /// Runs only when asked for: 0 or 1.
     pub ignored: u64,
+    /// How many vCPUs its machine has.
+    pub cpus: u64,
 }
 
 shared_enum! {
@@ -79,7 +81,7 @@ shared_enum! {
 
 impl TestRecord {
     /// Words of a record.
-    pub const WORDS: usize = 16;
+    pub const WORDS: usize = 17;
     /// Bytes of a record.
     pub const SIZE: usize = size_of::<Self>();
 
@@ -87,7 +89,7 @@ impl TestRecord {
     #[must_use]
     pub const fn from_words(words: [u64; Self::WORDS]) -> Self {
         let [run, name, name_size, file, file_size, line, ending, code, vector, address, rest @ ..] = words;
-        let [prints, prints_size, max_exits, timeout_ms, max_instructions, ignored] = rest;
+        let [prints, prints_size, max_exits, timeout_ms, max_instructions, ignored, cpus] = rest;
         Self {
             run: Gva(run),
             name: Gva(name),
@@ -105,6 +107,7 @@ impl TestRecord {
             timeout_ms,
             max_instructions,
             ignored,
+            cpus,
         }
     }
 
@@ -117,7 +120,7 @@ impl TestRecord {
         }
         words!(
             run name name_size file file_size line ending code vector address prints prints_size max_exits timeout_ms
-            max_instructions ignored
+            max_instructions ignored cpus
         )
     }
 }
@@ -171,6 +174,6 @@ mod tests {
         assert_eq!(record.line * 8, offset_of!(TestRecord, line) as u64);
         assert_eq!(record.vector * 8, offset_of!(TestRecord, vector) as u64);
         assert_eq!(record.prints.0 * 8, offset_of!(TestRecord, prints) as u64);
-        assert_eq!(record.ignored * 8, offset_of!(TestRecord, ignored) as u64);
+        assert_eq!(record.cpus * 8, offset_of!(TestRecord, cpus) as u64);
     }
 }

@@ -42,7 +42,8 @@ hypercalls! {
             buffer_gva: Gva,
             /// At most so much.
             buffer_size: u64,
-            /// Waits for input; else [`HypercallError::WouldBlock`] says that there is none yet.
+            /// Waits for input; else [`HypercallError::WouldBlock`] says that there is none yet, and where there are
+            /// interrupt controllers, [`CONSOLE_INPUT`](crate::interrupts::CONSOLE_INPUT) tells when there is.
             wait: bool,
         } = 3,
 

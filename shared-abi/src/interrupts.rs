@@ -28,7 +28,8 @@ pub const PINS: usize = 24;
 
 /// The button: whoever runs the machine presses it (`vmm run --button`). On a PC the keyboard has this pin.
 pub const BUTTON: u8 = 1;
-/// Asserted for as long as there is input that nobody has read, or its end. On a PC the first serial port has this pin.
+/// Pressed once when there is console input, or its end, after a read has found none
+/// ([`WouldBlock`](crate::HypercallError::WouldBlock)). On a PC the first serial port has this pin.
 pub const CONSOLE_INPUT: u8 = 4;
 /// Pressed again and again by the host's clock (`vmm run --tick 10ms`). On a PC the real-time clock has this pin.
 pub const TICK: u8 = 8;

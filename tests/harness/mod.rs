@@ -12,6 +12,7 @@ pub(crate) mod needs;
 pub(crate) mod refusal;
 pub(crate) mod tree;
 pub(crate) mod walker;
+pub(crate) mod walker32;
 pub(crate) mod walkthrough;
 pub(crate) mod workspace_copy;
 

@@ -12,6 +12,7 @@ use shared_abi::addr::PAGE_SIZE;
 use shared_abi::layout::{MAX_RAM_SIZE, MIN_RAM_SIZE};
 
 use crate::boot::contract::Contract;
+use crate::boot::kernel::Start;
 use crate::console::Console;
 use crate::cpus::VcpuCount;
 use crate::hypercall::Grant;
@@ -22,8 +23,10 @@ use crate::log::Log;
 /// Everything that decides a run.
 #[derive(Debug)]
 pub struct VmConfig {
-    /// The kernel: an ELF64 executable.
+    /// The kernel.
     pub kernel: KernelSource,
+    /// The mode that it starts in, and where it goes if it is a flat image.
+    pub start: Start,
     /// vCPUs of the machine.
     pub vcpus: VcpuCount,
     /// RAM of the machine.
@@ -57,6 +60,7 @@ impl VmConfig {
     pub fn new(kernel: KernelSource) -> Self {
         Self {
             kernel,
+            start: Start::default(),
             vcpus: VcpuCount::ONE,
             memory: MemorySize::DEFAULT,
             backing: Backing::default(),
@@ -76,6 +80,7 @@ impl VmConfig {
 /// What of a configuration decides how a guest runs, whoever talks to it: enough to run it once more.
 #[derive(Clone, Debug)]
 pub(crate) struct Blueprint {
+    start: Start,
     memory: MemorySize,
     page_size: PageSize,
     arguments: Vec<String>,
@@ -85,17 +90,24 @@ pub(crate) struct Blueprint {
 impl VmConfig {
     /// What a second machine for the same guest needs.
     pub(crate) fn blueprint(&self) -> Blueprint {
-        let Self { memory, page_size, contract, .. } = *self;
-        Blueprint { memory, page_size, arguments: self.arguments.clone(), contract }
+        let Self { start, memory, page_size, contract, .. } = *self;
+        Blueprint { start, memory, page_size, arguments: self.arguments.clone(), contract }
     }
 }
 
 impl Blueprint {
     /// The configuration of a second machine, which runs `image` with nobody at its console.
     pub(crate) fn config(&self, image: std::sync::Arc<[u8]>) -> VmConfig {
-        let Self { memory, page_size, contract, .. } = *self;
+        let Self { start, memory, page_size, contract, .. } = *self;
         let arguments = self.arguments.clone();
-        VmConfig { memory, page_size, arguments, contract, ..VmConfig::new(KernelSource::Bytes(image)) }
+        VmConfig {
+            start,
+            memory,
+            page_size,
+            arguments,
+            contract,
+            ..VmConfig::new(KernelSource::Bytes(image))
+        }
     }
 }
 
@@ -214,6 +226,8 @@ pub enum PageSize {
     Size4K,
     /// 2 MiB, mapped by a page-directory entry with `PS` set.
     Size2M,
+    /// 4 MiB, mapped by a page-directory entry of 32-bit paging with `PS` set.
+    Size4M,
     /// 1 GiB, mapped by a page-directory-pointer entry with `PS` set; not every CPU has it.
     Size1G,
 }
@@ -225,6 +239,7 @@ impl PageSize {
         match self {
             Self::Size4K => 4 << 10,
             Self::Size2M => 2 << 20,
+            Self::Size4M => 4 << 20,
             Self::Size1G => 1 << 30,
         }
     }
@@ -235,6 +250,7 @@ impl fmt::Display for PageSize {
         f.write_str(match self {
             Self::Size4K => "4 KiB",
             Self::Size2M => "2 MiB",
+            Self::Size4M => "4 MiB",
             Self::Size1G => "1 GiB",
         })
     }

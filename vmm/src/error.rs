@@ -195,6 +195,19 @@ pub enum Error {
         mode: &'static str,
     },
 
+    /// Nobody can press such a line.
+    #[error("the machine has no interrupt line {pin}: {}", if *.has_interrupts {
+        "lines count from 0 to 23"
+    } else {
+        "its guest asks for no interrupt controllers; --interrupts on gives it some"
+    })]
+    NoIrqLine {
+        /// The pin of the I/O APIC that the line would lead to.
+        pin: u8,
+        /// Whether there is an I/O APIC.
+        has_interrupts: bool,
+    },
+
     /// The guest's console output cannot be written.
     #[error("cannot write the guest's console output")]
     Console(#[source] io::Error),

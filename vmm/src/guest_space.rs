@@ -9,7 +9,7 @@ use shared_abi::{Gpa, Gva, HypercallError};
 use crate::config::PageSize;
 use crate::error::Result as HostResult;
 use crate::memory::GuestMemory;
-use crate::page_walk::{Mapping, Walker};
+use crate::page_walk::{Mapping, PageTables, Walker};
 use crate::vcpu::Vcpu;
 
 /// What a transfer needs of the guest's pages.
@@ -43,8 +43,8 @@ pub struct Piece {
 #[derive(Clone, Copy, Debug)]
 pub struct GuestSpace<'a> {
     memory: &'a GuestMemory,
-    /// CR3, or `None` while paging is off and every address is physical.
-    page_tables: Option<u64>,
+    /// `None` while paging is off and every address is physical.
+    page_tables: Option<PageTables>,
 }
 
 impl<'a> GuestSpace<'a> {
@@ -56,16 +56,16 @@ impl<'a> GuestSpace<'a> {
         Ok(Self { memory, page_tables: vcpu.page_tables()? })
     }
 
-    /// The space behind the tables that CR3 points to; `None` while paging is off.
+    /// The space behind these tables; `None` while paging is off.
     #[must_use]
-    pub fn new(memory: &'a GuestMemory, page_tables: Option<u64>) -> Self {
+    pub fn new(memory: &'a GuestMemory, page_tables: Option<PageTables>) -> Self {
         Self { memory, page_tables }
     }
 
-    /// The space behind the tables at `cr3`.
+    /// The space behind these tables, or those of 64-bit mode that a CR3 points to.
     #[must_use]
-    pub fn with_page_tables(memory: &'a GuestMemory, cr3: u64) -> Self {
-        Self { memory, page_tables: Some(cr3) }
+    pub fn with_page_tables(memory: &'a GuestMemory, tables: impl Into<PageTables>) -> Self {
+        Self { memory, page_tables: Some(tables.into()) }
     }
 
     /// Translates one address; `None` when it is not mapped.

@@ -42,10 +42,27 @@ impl Input {
         Ok(Self(Source::File(File::from(io::stdin().as_fd().try_clone_to_owned()?))))
     }
 
+    /// A file, or the end of a pipe.
+    #[must_use]
+    pub fn file(file: File) -> Self {
+        Self(Source::File(file))
+    }
+
     /// These bytes and then the end.
     #[must_use]
     pub fn bytes(bytes: impl Into<Vec<u8>>) -> Self {
         Self(Source::Bytes(Cursor::new(bytes.into())))
+    }
+
+    /// What can be waited for: another handle of the same file. What is in memory need not be.
+    ///
+    /// # Errors
+    /// [`Error::Console`].
+    pub(crate) fn awaited(&self) -> Result<Option<File>> {
+        match &self.0 {
+            Source::File(file) => file.try_clone().map(Some).map_err(Error::Console),
+            Source::Bytes(_) => Ok(None),
+        }
     }
 
     /// Reads into `buffer`, waiting for input if told to, for as long as `cut_short` has no other answer.

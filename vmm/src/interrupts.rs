@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use kvm_bindings::{
     KVM_CAP_SPLIT_IRQCHIP, KVM_CAP_X2APIC_API, KVM_IRQ_ROUTING_MSI, KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK,
     KVM_X2APIC_API_USE_32BIT_IDS, KvmIrqRouting, kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_msi,
+    kvm_msi,
 };
 use kvm_ioctls::VmFd;
 use shared_abi::interrupts::PINS;
@@ -65,14 +66,18 @@ pub(crate) fn enable_local_apics(vm: &VmFd) -> Result<()> {
 
 /// The I/O APIC of a machine, as its vCPUs and all holders of lines share it.
 #[derive(Clone, Debug)]
-pub(crate) struct SharedIoapic(Arc<Mutex<Ioapic>>);
+pub(crate) struct SharedIoapic {
+    ioapic: Arc<Mutex<Ioapic>>,
+    carrier: Arc<Carrier>,
+}
 
 impl SharedIoapic {
     /// The I/O APIC of a VM that has [local APICs](enable_local_apics).
     pub(crate) fn new(vm: Arc<VmFd>, memory: Arc<GuestMemory>) -> Self {
-        let messages =
-            KvmMessages { vm, _memory: memory, routes: [None; PINS], senders: [const { None }; PINS] };
-        Self(Arc::new(Mutex::new(Ioapic::new(Box::new(messages)))))
+        let carrier = Arc::new(Carrier { vm, _memory: memory });
+        let (routes, senders) = ([None; PINS], [const { None }; PINS]);
+        let messages = KvmMessages { carrier: Arc::clone(&carrier), routes, senders };
+        Self { ioapic: Arc::new(Mutex::new(Ioapic::new(Box::new(messages)))), carrier }
     }
 
     /// The guest has ended an interrupt of a level-triggered pin.
@@ -82,12 +87,16 @@ impl SharedIoapic {
 
     /// The line that leads to `pin`; `None` where no such pin is.
     pub(crate) fn line(&self, pin: u8) -> Option<IrqLine> {
-        let pin = usize::from(pin);
-        (pin < PINS).then(|| IrqLine { pin, ioapic: Arc::downgrade(&self.0) })
+        IrqLine::of(&self.ioapic, pin)
+    }
+
+    /// The way of messages past the pins.
+    pub(crate) fn messages(&self) -> MessageLine {
+        MessageLine { carrier: Arc::downgrade(&self.carrier) }
     }
 
     fn locked(&self) -> MutexGuard<'_, Ioapic> {
-        locked(&self.0)
+        locked(&self.ioapic)
     }
 }
 
@@ -121,9 +130,8 @@ impl MmioDevice for SharedIoapic {
 /// use vmm::{KernelSource, Vm, VmConfig};
 ///
 /// let mut vm = Vm::build(VmConfig::new(KernelSource::File("kernel.elf".into())))?;
-/// if let Some(button) = vm.irq_line(BUTTON) {
-///     std::thread::spawn(move || button.press());
-/// }
+/// let button = vm.irq_line(BUTTON)?;
+/// std::thread::spawn(move || button.press());
 /// vm.run()?;
 /// # Ok::<(), vmm::Error>(())
 /// ```
@@ -134,6 +142,11 @@ pub struct IrqLine {
 }
 
 impl IrqLine {
+    pub(crate) fn of(ioapic: &Arc<Mutex<Ioapic>>, pin: u8) -> Option<Self> {
+        let pin = usize::from(pin);
+        (pin < PINS).then(|| Self { pin, ioapic: Arc::downgrade(ioapic) })
+    }
+
     /// Asserts the line and takes that back at once: one interrupt, if the guest has the pin unmasked. Presses that come
     /// faster than the guest takes them become one: a local APIC keeps a bit for each vector.
     ///
@@ -160,12 +173,38 @@ impl IrqLine {
     }
 }
 
-/// Carries the I/O APIC's messages through KVM.
+/// Interrupts a machine past its I/O APIC, by messages, as PCI devices do (MSI). Any thread may hold one, and it may
+/// outlive the machine.
+#[derive(Clone, Debug)]
+pub struct MessageLine {
+    carrier: Weak<Carrier>,
+}
+
+impl MessageLine {
+    /// Sends `message`. Which CPU gets it, and by which vector, is in there; on a PCI device the guest would have written
+    /// it to a register.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn send(&self, message: Message) -> Result<()> {
+        let Some(carrier) = self.carrier.upgrade() else { return Ok(()) };
+        let msi = kvm_msi { address_lo: message.address, data: message.data, ..Default::default() };
+        carrier.vm.signal_msi(msi).map(drop).map_err(Error::kvm("KVM_SIGNAL_MSI"))
+    }
+}
+
+/// What carries messages, and what must be there for as long as it is.
 #[derive(Debug)]
-struct KvmMessages {
+struct Carrier {
     // Dropped before the memory that it maps: a line may be the last to let go of both.
     vm: Arc<VmFd>,
     _memory: Arc<GuestMemory>,
+}
+
+/// Carries the I/O APIC's messages through KVM.
+#[derive(Debug)]
+struct KvmMessages {
+    carrier: Arc<Carrier>,
     routes: [Option<Message>; PINS],
     /// Writing to one has KVM send the pin's route. Each is made when its pin first sends: most never do.
     senders: [Option<EventFd>; PINS],
@@ -180,7 +219,7 @@ impl Messages for KvmMessages {
         let routes = self.routes.iter().zip(0..).filter_map(|(route, gsi)| Some(entry(gsi, (*route)?)));
         let routes: Vec<_> = routes.collect();
         let table = KvmIrqRouting::from_entries(&routes).expect("24 routes are fewer than a table may have");
-        self.vm.set_gsi_routing(&table).map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
+        self.carrier.vm.set_gsi_routing(&table).map_err(Error::kvm("KVM_SET_GSI_ROUTING"))
     }
 
     fn send(&mut self, pin: usize) -> Result<()> {
@@ -188,7 +227,7 @@ impl Messages for KvmMessages {
         let eventfd = |source| Error::Kvm { call: "eventfd", source };
         if sender.is_none() {
             let made = EventFd::new(EFD_NONBLOCK).map_err(eventfd)?;
-            self.vm.register_irqfd(&made, pin as u32).map_err(Error::kvm("KVM_IRQFD"))?;
+            self.carrier.vm.register_irqfd(&made, pin as u32).map_err(Error::kvm("KVM_IRQFD"))?;
             *sender = Some(made);
         }
         match sender.as_ref().map_or(Ok(()), |sender| sender.write(1)) {

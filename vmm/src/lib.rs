@@ -30,6 +30,7 @@
 //! environment, and keeps two things global: the handler of the first real-time signal, which stops guests,
 //! and the moment from which guests count monotonic time.
 
+mod arrivals;
 pub mod boot;
 pub mod channels;
 pub mod config;
@@ -71,6 +72,8 @@ pub mod vcpu;
 pub mod vm;
 
 pub use boot::contract::Contract;
+pub use boot::cpu_mode::StartMode;
+pub use boot::kernel::{Flat, Start};
 pub use config::{Backing, KernelSource, MemorySize, PageSize, VmConfig};
 pub use console::{Captured, Console};
 pub use cpus::{VcpuCount, VcpuId};
@@ -78,7 +81,7 @@ pub use debug::Diagnosis;
 pub use error::{Error, Result};
 pub use hypercall::{Grant, GrantMode, Limits};
 pub use input::Input;
-pub use interrupts::{Interrupts, IrqLine};
+pub use interrupts::{Interrupts, IrqLine, MessageLine};
 pub use log::{Log, LogRecord};
 pub use next::StopReason;
 pub use report::RunReport;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use kvm_ioctls::VmFd;
 use shared_abi::addr::PAGE_SIZE;
 use shared_abi::channel::Channel;
-use shared_abi::interrupts::{self, IO_APIC};
+use shared_abi::interrupts::{self, CONSOLE_INPUT, IO_APIC};
 use shared_abi::{Gpa, layout, ports};
 
+use crate::arrivals::Arrivals;
 use crate::channels::{Channels, Host};
 use crate::console::Console;
 use crate::cpus::VcpuCount;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::guest_space::GuestBuffer;
 use crate::hypercall::{Answer, Files, Journal, PanicText};
 use crate::input::Input;
-use crate::interrupts::{IrqLine, SharedIoapic};
+use crate::interrupts::{IrqLine, MessageLine, SharedIoapic};
 use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
@@ -53,6 +54,8 @@ pub struct Machine {
     arguments: Vec<u8>,
     console: Arc<Mutex<Console>>,
     input: Mutex<Input>,
+    /// Tells the guest of input by interrupt, where it has interrupts and input may come later.
+    arrivals: Option<Mutex<Arrivals>>,
     log: Log,
     files: Mutex<Files>,
     panic_text: Mutex<PanicText>,
@@ -68,10 +71,10 @@ pub struct Parts {
     pub memory: GuestMemory,
     /// What KVM knows of it.
     pub slots: MemorySlots,
-    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
-    pub interrupts: bool,
     /// How many vCPUs there are.
     pub vcpus: VcpuCount,
+    /// Whether the VM has local APICs, so that the machine has an I/O APIC.
+    pub interrupts: bool,
     /// How long it may run.
     pub time_limit: Option<Duration>,
     /// Whether the guest may make hypercalls.
@@ -90,8 +93,10 @@ pub struct Parts {
 
 impl Machine {
     /// Puts the parts together.
-    #[must_use]
-    pub fn new(parts: Parts) -> Self {
+    ///
+    /// # Errors
+    /// [`Error::Console`].
+    pub fn new(parts: Parts) -> Result<Self> {
         let stop = StopHandle::default();
         let mut console = parts.console;
         console.belong_to(&stop);
@@ -111,7 +116,11 @@ impl Machine {
         if let Some(ioapic) = &ioapic {
             mmio.attach(IO_APIC, interrupts::REGISTERS_SIZE, Box::new(ioapic.clone()));
         }
-        Self {
+        let arrivals = match ioapic.as_ref().and_then(|ioapic| ioapic.line(CONSOLE_INPUT)) {
+            Some(line) => parts.input.awaited()?.map(|input| Mutex::new(Arrivals::new(input, line))),
+            None => None,
+        };
+        Ok(Self {
             channels: Mutex::default(),
             vm,
             slots: Mutex::new(parts.slots),
@@ -120,17 +129,18 @@ impl Machine {
             mmio,
             ioapic,
             stop,
-            crew: Crew::of(parts.vcpus),
+            crew: Crew::of(parts.vcpus, parts.interrupts),
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
             arguments: parts.arguments,
             console,
             input: Mutex::new(parts.input),
+            arrivals,
             log: parts.log,
             files: Mutex::new(parts.files),
             panic_text: Mutex::default(),
             journal: Mutex::default(),
-        }
+        })
     }
 
     /// The reason to stop that somebody outside has given, if any.
@@ -189,6 +199,11 @@ impl Machine {
         self.ioapic.as_ref()?.line(pin)
     }
 
+    /// The way of messages to local APICs, if there are any.
+    pub(crate) fn message_line(&self) -> Option<MessageLine> {
+        self.ioapic.as_ref().map(SharedIoapic::messages)
+    }
+
     /// The guest has ended an interrupt with this vector, whose line may still be asserted.
     ///
     /// # Errors
@@ -196,6 +211,14 @@ impl Machine {
     pub fn end_interrupt(&self, vector: u8) -> Result<Next> {
         self.ioapic.as_ref().map_or(Ok(()), |ioapic| ioapic.end(vector))?;
         Ok(Next::Resume)
+    }
+
+    /// Interrupts the guest once when there is input, where it has interrupts.
+    ///
+    /// # Errors
+    /// [`Error::Console`].
+    pub(crate) fn tell_next_arrival(&self) -> Result<()> {
+        self.arrivals.as_ref().map_or(Ok(()), |arrivals| locked(arrivals).tell_next())
     }
 
     /// Opens another way for text out of the guest.
@@ -246,6 +269,11 @@ impl Machine {
     /// What KVM has been told of RAM.
     pub(crate) fn slots(&self) -> MutexGuard<'_, MemorySlots> {
         locked(&self.slots)
+    }
+
+    /// Lets code in system-management mode see RAM.
+    pub(crate) fn tell_system_management(&self) -> Result<()> {
+        self.slots().register_for_system_management(&self.vm)
     }
 
     /// The input; `None` when another vCPU reads it and the caller will not wait.

@@ -1,5 +1,6 @@
 //! The `vmm` program: arguments, then the command they name.
 
+mod arena;
 mod cli;
 mod commands;
 mod ctrl_c;
@@ -7,8 +8,9 @@ mod say;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+#[global_allocator]
+static MEMORY: arena::Arena = arena::Arena::new();
 
 fn main() -> ExitCode {
-    commands::execute(cli::Cli::parse().command)
+    commands::execute(cli::parse())
 }

@@ -98,6 +98,19 @@ impl MemorySlots {
         Ok(any)
     }
 
+    /// Tells KVM that code in system-management mode sees the same RAM: it has slots of its own, whose numbers have bit 16
+    /// set (Linux Documentation/virt/kvm/api.rst, KVM_CAP_MULTI_ADDRESS_SPACE).
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn register_for_system_management(&self, vm: &VmFd) -> Result<()> {
+        const SYSTEM_MANAGEMENT: u32 = 1 << 16;
+        for (slot, number) in self.told().zip(SYSTEM_MANAGEMENT..) {
+            tell(vm, number, slot)?;
+        }
+        Ok(())
+    }
+
     /// The parts of RAM that KVM knows now, lowest first.
     pub fn told(&self) -> impl Iterator<Item = MemorySlot> + '_ {
         self.regions.iter().zip(&self.registered).flat_map(|(region, chunks)| {
@@ -130,22 +143,29 @@ impl MemorySlots {
             return Ok(false);
         }
         let offset = chunk as u64 * self.chunk_size;
-        let slot = kvm_userspace_memory_region {
-            slot: self.next_slot,
-            flags: 0,
-            guest_phys_addr: region.gpa.0 + offset,
-            memory_size: self.chunk_size.min(region.size - offset),
-            userspace_addr: region.hva + offset,
-        };
-        // SAFETY: The range is mapped, and `Machine` drops the VM before the memory: the mapping outlives the slot. What
-        // the guest writes there is only ever read as bytes.
-        let (told, told_at) = Origin::of(unsafe { vm.set_user_memory_region(slot) });
-        told.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
-        self.told_at = Some(told_at);
+        let size = self.chunk_size.min(region.size - offset);
+        let slot = MemorySlot { gpa: Gpa(region.gpa.0 + offset), hva: region.hva + offset, size };
+        self.told_at = Some(tell(vm, self.next_slot, slot)?);
         *known = true;
         self.next_slot += 1;
         Ok(true)
     }
+}
+
+/// Tells KVM of a slot. Gives the line that did.
+fn tell(vm: &VmFd, number: u32, slot: MemorySlot) -> Result<Origin> {
+    let region = kvm_userspace_memory_region {
+        slot: number,
+        flags: 0,
+        guest_phys_addr: slot.gpa.0,
+        memory_size: slot.size,
+        userspace_addr: slot.hva,
+    };
+    // SAFETY: The range is mapped, and `Machine` drops the VM before the memory: the mapping outlives the slot. What
+    // the guest writes there is only ever read as bytes.
+    let (told, told_at) = Origin::of(unsafe { vm.set_user_memory_region(region) });
+    told.map_err(Error::kvm("KVM_SET_USER_MEMORY_REGION"))?;
+    Ok(told_at)
 }
 
 /// Whether this host's KVM has two-dimensional paging, so that the size of a slot does not matter. A host that does not

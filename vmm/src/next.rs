@@ -109,6 +109,12 @@ impl StopReason {
         Self::UnclaimedMmio { gpa, size: data.len() as u8, written: Some(little_endian(data)) }
     }
 
+    /// Whether somebody outside the guest wanted it.
+    #[must_use]
+    pub fn is_from_outside(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Interrupted | Self::ConsoleClosed | Self::Paused)
+    }
+
     /// The process exit code that `vmm run` quits with: the table in `vmm --help`.
     #[must_use]
     pub fn process_exit_code(&self) -> u8 {
@@ -145,6 +151,8 @@ pub mod process {
     pub const PANICKED: u8 = 101;
     /// The guest died.
     pub const GUEST_DIED: u8 = 102;
+    /// The guest ended well, and not as was expected.
+    pub const UNEXPECTED: u8 = 103;
     /// The time limit was reached (the same number as timeout(1)).
     pub const TIMED_OUT: u8 = 124;
     /// Ctrl-C (128 + SIGINT, as shells say it).

@@ -18,6 +18,8 @@ use crate::stop::StopHandle;
 pub(crate) struct Output {
     file: File,
     stop: StopHandle,
+    /// Whether it was given up on: then the next text is not waited with, of which many vCPUs may have some.
+    is_given_up: bool,
 }
 
 /// Who writes.
@@ -37,7 +39,7 @@ const PATIENCE_MS: libc::c_int = 20;
 impl Output {
     /// Writes to `file`, and gives up when it takes nothing while `stop` asks for the end.
     pub(crate) fn new(file: File, stop: StopHandle) -> Self {
-        Self { file, stop }
+        Self { file, stop, is_given_up: false }
     }
 
     /// Gives up on behalf of this machine from now on.
@@ -80,6 +82,7 @@ impl Output {
             if stopping || writer == Writer::Helper {
                 if !self.is_writable()? {
                     if stopping {
+                        self.is_given_up = true;
                         return Ok(());
                     }
                     continue;
@@ -100,7 +103,7 @@ impl Output {
 
     /// Whether a small write would not wait; asks for a moment.
     fn is_writable(&self) -> io::Result<bool> {
-        is_ready(&self.file, libc::POLLOUT, PATIENCE_MS)
+        is_ready(&self.file, libc::POLLOUT, if self.is_given_up { 0 } else { PATIENCE_MS })
     }
 }
 

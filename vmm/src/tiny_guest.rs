@@ -1,14 +1,14 @@
-//! `TinyGuest`: some bytes of machine code in an ELF file made in memory.
+//! `TinyGuest`: some bytes of machine code as a flat image.
 //!
 //! The doctor and the probes of features run guests that no compiler was needed for, in the smallest machine there is.
 
 use std::time::Duration;
 
-use shared_abi::layout;
+use shared_abi::{Gpa, Gva, layout};
 
-use crate::{Contract, KernelSource, MemorySize, Result, RunReport, Vm, VmConfig};
+use crate::{Contract, Flat, KernelSource, MemorySize, Result, RunReport, Start, StartMode, Vm, VmConfig};
 
-/// A guest of some bytes of machine code, which lie and start at [`layout::KERNEL`].
+/// A guest of some bytes of machine code.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TinyGuest<'a> {
     /// The instructions.
@@ -18,12 +18,25 @@ pub(crate) struct TinyGuest<'a> {
 }
 
 impl TinyGuest<'_> {
+    /// Where its code lies and starts in modes that do not reach [`layout::KERNEL`], where it is in long mode.
+    pub(crate) const LOW: u64 = 0x2_0000;
+
     /// Builds a machine for it: the smallest there is, in 64-bit mode, as every guest's.
     ///
     /// # Errors
     /// What the host could not do.
     pub(crate) fn build(&self) -> Result<Vm> {
-        let mut config = VmConfig::new(KernelSource::Bytes(elf_image(self.code).into()));
+        self.build_in(StartMode::Long)
+    }
+
+    /// Builds a machine for it that starts in `mode`.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub(crate) fn build_in(&self, mode: StartMode) -> Result<Vm> {
+        let mut config = VmConfig::new(KernelSource::Bytes(self.code.into()));
+        let gpa = if mode == StartMode::Long { layout::KERNEL.0 } else { Self::LOW };
+        config.start = Start { mode, flat: Some(Flat { load_at: Gpa(gpa), entry: Gva(gpa) }) };
         config.contract = Contract::None;
         config.memory = MemorySize::new(layout::MIN_RAM_SIZE).expect("the least size is a size");
         config.timeout = Some(self.timeout);
@@ -37,35 +50,4 @@ impl TinyGuest<'_> {
     pub(crate) fn run(&self) -> Result<RunReport> {
         self.build()?.run()
     }
-}
-
-/// An ELF64 executable with one segment, `code` (System V ABI, chapters 4 and 5).
-fn elf_image(code: &[u8]) -> Vec<u8> {
-    const ELF_HEADER_SIZE: u16 = 64;
-    const PROGRAM_HEADER_SIZE: u16 = 56;
-    let entry = layout::KERNEL.0.to_le_bytes();
-    let code_offset = u64::from(ELF_HEADER_SIZE + PROGRAM_HEADER_SIZE).to_le_bytes();
-    let code_size = (code.len() as u64).to_le_bytes();
-
-    let elf_header = [
-        b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".as_slice(), // e_ident: 64 bits, little-endian
-        &[2, 0, 62, 0, 1, 0, 0, 0],                          // e_type EXEC, e_machine x86-64, e_version
-        &entry,                                              // e_entry
-        &u64::from(ELF_HEADER_SIZE).to_le_bytes(),           // e_phoff: right behind this header
-        &[0; 8 + 4],                                         // e_shoff, e_flags
-        &ELF_HEADER_SIZE.to_le_bytes(),                      // e_ehsize
-        &PROGRAM_HEADER_SIZE.to_le_bytes(),                  // e_phentsize
-        &[1, 0],                                             // e_phnum
-        &[0; 2 + 2 + 2],                                     // e_shentsize, e_shnum, e_shstrndx
-    ];
-    let program_header = [
-        [1, 0, 0, 0, 5, 0, 0, 0].as_slice(), // p_type LOAD, p_flags R+X
-        &code_offset,                        // p_offset
-        &entry,                              // p_vaddr
-        &entry,                              // p_paddr
-        &code_size,                          // p_filesz
-        &code_size,                          // p_memsz
-        &[0; 8],                             // p_align: none
-    ];
-    [elf_header.concat(), program_header.concat(), code.to_vec()].concat()
 }

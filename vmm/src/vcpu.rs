@@ -3,20 +3,25 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs, kvm_sync_regs,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_mp_state, kvm_regs, kvm_sregs,
+    kvm_sync_regs,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
-use x86_64::registers::control::{Cr0Flags, Cr4Flags};
+use x86_64::registers::control::Cr4Flags;
 use x86_64::registers::model_specific::EferFlags;
+use x86_64::registers::rflags::RFlags;
 
-use crate::boot::cpu_mode::{LongMode, RegisterOrigins};
+use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::cpus::VcpuId;
+use crate::crew::Life;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
+use crate::page_walk::PageTables;
 use crate::stop::{Attached, StopHandle};
 
 /// Where a guest was when it left.
@@ -140,8 +145,8 @@ impl Vcpu {
     /// Gives the vCPU the registers it starts with.
     ///
     /// # Errors
-    /// As [`LongMode::set`].
-    pub fn start_in(&self, mode: &LongMode) -> Result<RegisterOrigins> {
+    /// As [`CpuMode::set`].
+    pub fn start_in(&self, mode: &CpuMode) -> Result<RegisterOrigins> {
         mode.set(&self.fd)
     }
 
@@ -215,6 +220,31 @@ impl Vcpu {
         stop.attach(self.id, self.fd.get_kvm_run())
     }
 
+    /// What it is about, as KVM has it where there are interrupt controllers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn life(&self) -> Result<Life> {
+        let state = self.fd.get_mp_state().map_err(Error::kvm("KVM_GET_MP_STATE"))?;
+        Ok(match state.mp_state {
+            // Until INIT and SIPI have come.
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Life::Unstarted,
+            KVM_MP_STATE_HALTED => Life::Halted {
+                interrupts_enabled: self.registers()?.rflags & RFlags::INTERRUPT_FLAG.bits() != 0,
+            },
+            _ => Life::Runs,
+        })
+    }
+
+    /// Has KVM run it though nobody has sent INIT and SIPI.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn wake(&self) -> Result<()> {
+        let state = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+        self.fd.set_mp_state(state).map_err(Error::kvm("KVM_SET_MP_STATE"))
+    }
+
     /// The general registers, RIP and RFLAGS.
     ///
     /// # Errors
@@ -269,6 +299,14 @@ impl Vcpu {
     /// [`Error::Kvm`].
     pub fn set_fpu(&self, fpu: &kvm_fpu) -> Result<()> {
         self.fd.set_fpu(fpu).map_err(Error::kvm("KVM_SET_FPU"))
+    }
+
+    /// Interrupts the guest for system management, at its next entry.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn interrupt_for_system_management(&self) -> Result<()> {
+        self.fd.smi().map_err(Error::kvm("KVM_SMI"))
     }
 
     /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
@@ -343,13 +381,12 @@ impl Vcpu {
         }
     }
 
-    /// CR3, or `None` while paging is off.
+    /// The page tables, or `None` while paging is off.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn page_tables(&self) -> Result<Option<u64>> {
-        let registers = self.special_registers()?;
-        Ok((registers.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(registers.cr3))
+    pub fn page_tables(&self) -> Result<Option<PageTables>> {
+        Ok(PageTables::of(&self.special_registers()?))
     }
 
     /// RIP, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as the KVM has

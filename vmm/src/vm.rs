@@ -17,7 +17,7 @@ use crate::cpus::{VcpuCount, VcpuId};
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, bystanders, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
-use crate::interrupts::{self, IrqLine};
+use crate::interrupts::{self, IrqLine, MessageLine};
 use crate::machine::{Machine, Parts};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
@@ -71,7 +71,7 @@ impl Vm {
     /// What the host could not do, or what is wrong with the image.
     pub fn build(config: VmConfig) -> Result<Self> {
         let blueprint = config.blueprint();
-        let mut image = KernelImage::open(&config.kernel)?;
+        let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
         let Boot { map, cpu, interrupts, arguments, origins: boot } =
             boot::prepare(&config, &mut image, &memory)?;
@@ -105,8 +105,8 @@ impl Vm {
             vm,
             memory,
             slots,
-            interrupts,
             vcpus: config.vcpus,
+            interrupts,
             time_limit: config.timeout,
             has_hypercalls: config.contract == Contract::Required,
             arguments,
@@ -114,7 +114,7 @@ impl Vm {
             input: config.input,
             log: config.log,
             files,
-        });
+        })?;
         if repeat::may_be_needed() && !interrupts && config.vcpus == VcpuCount::ONE {
             *machine.journal() = Journal::recording();
         }
@@ -178,11 +178,20 @@ impl Vm {
         &self.machine.memory
     }
 
-    /// The line that leads to `pin` of the machine's I/O APIC, for any thread to press. `None` when the machine has no
-    /// interrupt controllers, or no such pin.
+    /// The line that leads to `pin` of the machine's I/O APIC, for any thread to press.
+    ///
+    /// # Errors
+    /// [`Error::NoIrqLine`].
+    pub fn irq_line(&self, pin: u8) -> Result<IrqLine> {
+        self.machine
+            .irq_line(pin)
+            .ok_or(Error::NoIrqLine { pin, has_interrupts: self.machine.has_interrupts() })
+    }
+
+    /// The way of messages to the machine's local APICs, for any thread; `None` when it has none.
     #[must_use]
-    pub fn irq_line(&self, pin: u8) -> Option<IrqLine> {
-        self.machine.irq_line(pin)
+    pub fn message_line(&self) -> Option<MessageLine> {
+        self.machine.message_line()
     }
 
     /// The guest's arguments, each with a NUL behind it.

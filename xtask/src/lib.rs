@@ -15,6 +15,7 @@ pub mod gdb;
 pub mod guest;
 pub mod lab;
 pub mod list;
+pub mod modes;
 pub mod new;
 pub mod qemu;
 mod request;

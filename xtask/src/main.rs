@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, list, new, qemu, run, test, tour,
+    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, list, modes, new, qemu, run, test, tour,
 };
 
 /// Builds, runs and tests Duet's guests and its VMM.
@@ -86,7 +86,7 @@ enum Command {
     /// Gives what reads a stranger's bytes any bytes, for a while: `--list` shows what.
     Fuzz(fuzz::Options),
     /// Measures what things cost, each beside its limit in the same run.
-    Bench,
+    Bench(bench::Options),
     /// Compares things on this machine and shows them as a table.
     Lab {
         #[command(subcommand)]
@@ -94,6 +94,15 @@ enum Command {
     },
     /// Compares the exits of two runs, line by line of the program: `cargo xtask diff-exits old.json new.json`.
     DiffExits(diff_exits::Options),
+    /// Runs the tour of CPU modes: for each a guest that proves it was there, from 1978 to long mode. The exit code is 1
+    /// when a mode failed that the KVM should be able to run.
+    Modes {
+        /// Print the table as JSON; what happens meanwhile goes to stderr.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        options: qemu::Options,
+    },
     /// Shows the places where control crosses between host and guest, in the order of a run.
     Tour,
     /// Checks whether guests can be built and run here, and says what to do if not.
@@ -124,9 +133,10 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Coverage(options) => coverage::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
-        Command::Bench => bench::run(),
+        Command::Bench(options) => bench::run(&options),
         Command::Lab { lab } => lab::run(&lab),
         Command::DiffExits(options) => diff_exits::run(&options),
+        Command::Modes { json, options } => modes::run(json, &options),
         Command::Tour => tour::run(),
         Command::Doctor { features: true, json, options } => doctor::features(json, &options),
         Command::Doctor { json, options, .. } => doctor::run(json, &options),

@@ -15,7 +15,6 @@
 //! ```
 //! Intel SDM vol. 3A, tables 12-1 and 12-6. Here KVM plays it, as `vmm/src/interrupts.rs` has asked it to.
 
-#[cfg(target_os = "none")]
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use shared_abi::interrupts::LOCAL_APIC;
@@ -66,11 +65,9 @@ const APIC_BASE_X2APIC: u64 = 1 << 10;
 const DIVIDE_BY_1: u32 = 0b1011;
 
 /// The mode of all CPUs; 0 before the first was enabled.
-#[cfg(target_os = "none")]
 static MODE: AtomicU8 = AtomicU8::new(0);
 
 /// How the registers of this machine's local APICs are reached; `None` before the first was enabled.
-#[cfg(target_os = "none")]
 #[inline]
 #[must_use]
 pub fn mode() -> Option<Mode> {
@@ -81,30 +78,36 @@ pub fn mode() -> Option<Mode> {
     }
 }
 
-/// How they are reached; on the host there are none.
-#[cfg(not(target_os = "none"))]
-#[must_use]
-pub fn mode() -> Option<Mode> {
-    None
-}
-
 /// Turns this CPU's local APIC on, with nothing let through but errors: by MSRs where the CPU has them so. All CPUs use
 /// the mode of the first.
 ///
 /// # Panics
 /// In a machine without interrupt controllers.
 pub fn enable() {
+    needs::interrupts();
+    enable_present();
+}
+
+/// The same without asking for it: for those who use controllers where a program has them, and do without where not.
+///
+/// # Panics
+/// In a machine without interrupt controllers.
+pub(crate) fn enable_present() {
     let best = if cpuid::has_x2apic() { Mode::X2Apic } else { Mode::XApic };
-    enable_as(mode().unwrap_or(best));
+    turn_on(mode().unwrap_or(best));
 }
 
 /// Turns this CPU's local APIC on in a mode. There is no way back from x2APIC but a reset.
 ///
 /// # Panics
 /// In a machine without interrupt controllers.
-#[cfg(target_os = "none")]
 pub fn enable_as(mode: Mode) {
     needs::interrupts();
+    turn_on(mode);
+}
+
+#[cfg(target_os = "none")]
+fn turn_on(mode: Mode) {
     assert!(
         crate::boot_info().interrupts != 0,
         "this machine has no interrupt controllers: start it without `--interrupts off`"
@@ -126,10 +129,8 @@ pub fn enable_as(mode: Mode) {
     write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
 }
 
-/// Turns it on; on the host there is none.
 #[cfg(not(target_os = "none"))]
-pub fn enable_as(_mode: Mode) {
-    needs::interrupts();
+fn turn_on(_mode: Mode) {
     panic!("{}", super::NOT_IN_A_MACHINE);
 }
 

@@ -29,6 +29,9 @@ impl Gate {
     /// `P` and the type "interrupt gate": interrupts are off in the handler (Intel SDM vol. 3A, table 3-2).
     const INTERRUPT: u8 = 1 << 7 | 0b1110;
 
+    /// `DPL`: `int n` and `int3` of ring 3 may use the gate. For all others they are a #GP.
+    const RING_3: u8 = 0b11 << 5;
+
     const fn to(address: u64, stack: u8) -> Self {
         Self {
             offset_0: address as u16,
@@ -47,6 +50,9 @@ const fn gates() -> [Gate; vectors::COUNT] {
     let mut vector = 0;
     while vector < vectors::COUNT {
         gates[vector] = Gate::to(entry::address_of(vector), tss::stack_for(vector));
+        if vector == shared_abi::Vector::Breakpoint as usize || vector == vectors::SYSTEM_CALL as usize {
+            gates[vector].kind |= Gate::RING_3;
+        }
         vector += 1;
     }
     gates
@@ -103,5 +109,11 @@ mod tests {
             let stack = [(8, 1), (2, 2), (18, 3)].into_iter().find(|(of, _)| *of == vector);
             assert_eq!(gate.stack, stack.map_or(0, |(_, place)| place), "{vector}");
         }
+    }
+
+    #[test]
+    fn two_gates_are_for_programs() {
+        let open = IDT.iter().enumerate().filter(|(_, gate)| gate.kind >> 5 & 0b11 == 3);
+        assert!(open.map(|(vector, _)| vector).eq([3, 0x80]));
     }
 }

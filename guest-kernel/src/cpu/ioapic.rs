@@ -79,7 +79,6 @@ impl Window {
 /// IOREGSEL and IOWIN, after their page was mapped.
 fn registers() -> (*mut u32, *mut u32) {
     super::needs::interrupts();
-    #[cfg(target_os = "none")]
     crate::device_memory::map_hole().expect("a frame is free for a page table");
     let at = |offset: u64| (IO_APIC.0 + offset) as *mut u32;
     (at(0x00), at(0x10))

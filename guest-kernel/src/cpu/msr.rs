@@ -1,5 +1,17 @@
 //! Model-specific registers: `rdmsr` and `wrmsr`.
 
+/// EFER: extended features (Intel SDM vol. 4, table 2-2).
+pub const EFER: u32 = 0xC000_0080;
+/// STAR: the selectors that `syscall` and `sysret` load (Intel SDM vol. 3A, 5.8.8).
+pub const STAR: u32 = 0xC000_0081;
+/// LSTAR: where `syscall` leads.
+pub const LSTAR: u32 = 0xC000_0082;
+/// FMASK: the flags that `syscall` clears.
+pub const FMASK: u32 = 0xC000_0084;
+
+/// EFER.SCE: `syscall` and `sysret` are instructions.
+pub const EFER_SYSCALL: u64 = 1 << 0;
+
 /// Reads the register `msr`. One that the CPU does not have is #GP.
 #[cfg(target_os = "none")]
 #[inline]

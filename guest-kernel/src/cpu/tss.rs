@@ -10,9 +10,12 @@
 //! before linking, behind the exceptions' entries (`guest-kernel/link.ld`).
 
 use shared_abi::exception::Vector;
-use shared_abi::layout;
+use shared_abi::{Gva, layout};
+
+use core::ptr::null;
 
 use crate::exceptions::entry;
+use crate::user::enter;
 
 /// Where the linker puts it.
 pub const ADDRESS: u64 = entry::ADDRESS + entry::SIZE;
@@ -46,7 +49,7 @@ pub const fn stack_for(vector: usize) -> u8 {
 pub struct Tss {
     reserved_0: u32,
     /// The stack of each ring, for those who leave a less privileged one.
-    ring_stacks: [u64; 3],
+    ring_stacks: [RingStack; 3],
     reserved_1: u64,
     /// The interrupt stack table, whose entries count from 1.
     interrupt_stacks: [u64; 7],
@@ -56,19 +59,36 @@ pub struct Tss {
     io_map: u16,
 }
 
-/// The one TSS.
+/// Where a stack starts that grows down; the linker knows where that is.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug)]
+struct RingStack(*const u8);
+
+// SAFETY: An address for the CPU, which nobody follows here.
+unsafe impl Sync for RingStack {}
+
+/// The first CPU's TSS. The others' are on the heap (`guest-kernel/src/smp/start.rs`).
 #[cfg_attr(target_os = "none", unsafe(export_name = "exception_tss"), unsafe(link_section = ".rodata.tss"))]
 pub static TSS: Tss = Tss::new();
 
 impl Tss {
     const fn new() -> Self {
+        Self::with_stacks([
+            Gva(layout::FAULT_STACK_END.0),
+            Gva(layout::NMI_STACK_END.0),
+            Gva(layout::MACHINE_CHECK_STACK_END.0),
+        ])
+    }
+
+    /// A TSS whose stacks for double faults, NMIs and machine checks end there.
+    pub(crate) const fn with_stacks(ends: [Gva; 3]) -> Self {
         let mut interrupt_stacks = [0; 7];
-        interrupt_stacks[FAULT_STACK as usize - 1] = layout::FAULT_STACK_END.0;
-        interrupt_stacks[NMI_STACK as usize - 1] = layout::NMI_STACK_END.0;
-        interrupt_stacks[MACHINE_CHECK_STACK as usize - 1] = layout::MACHINE_CHECK_STACK_END.0;
+        interrupt_stacks[FAULT_STACK as usize - 1] = ends[0].0;
+        interrupt_stacks[NMI_STACK as usize - 1] = ends[1].0;
+        interrupt_stacks[MACHINE_CHECK_STACK as usize - 1] = ends[2].0;
         Self {
             reserved_0: 0,
-            ring_stacks: [0; 3],
+            ring_stacks: [RingStack(enter::TRAP_STACK_END), RingStack(null()), RingStack(null())],
             reserved_1: 0,
             interrupt_stacks,
             reserved_2: 0,

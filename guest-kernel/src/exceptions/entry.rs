@@ -15,7 +15,7 @@
 //!
 //! [`idt`](crate::cpu::idt) has the gates, `guest-kernel/link.ld` puts the entries at their address.
 
-use shared_abi::exception::{ExceptionFrame, Vector};
+use shared_abi::exception::Vector;
 use shared_abi::layout;
 
 use crate::cpu::vectors;
@@ -100,7 +100,7 @@ unsafe extern "C" fn exception_entries() {
 /// As for the entries.
 #[cfg(target_os = "none")]
 #[unsafe(naked)]
-unsafe extern "C" fn common() {
+pub(crate) unsafe extern "C" fn common() {
     core::arch::naked_asm!(
         "push r15", "push r14", "push r13", "push r12", "push r11", "push r10", "push r9", "push r8",
         "push rbp", "push rdi", "push rsi", "push rdx", "push rcx", "push rbx", "push rax",
@@ -118,7 +118,7 @@ unsafe extern "C" fn common() {
         "pop r8", "pop r9", "pop r10", "pop r11", "pop r12", "pop r13", "pop r14", "pop r15",
         "add rsp, 16",
         "iretq",
-        rip = const core::mem::offset_of!(ExceptionFrame, rip),
+        rip = const core::mem::offset_of!(shared_abi::ExceptionFrame, rip),
         dispatch = sym super::dispatch,
     )
 }

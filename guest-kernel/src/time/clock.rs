@@ -58,14 +58,15 @@ pub fn source() -> Source {
 }
 
 fn find() -> Source {
-    let khz = crate::boot_info().tsc_khz;
     if KVM_CLOCK.start() {
-        Source::KvmClock
-    } else if khz != 0 {
-        COUNTER_SCALE.store((1_000_000 << 32) / khz, Ordering::Relaxed);
-        Source::Counter
-    } else {
-        Source::Host
+        return Source::KvmClock;
+    }
+    match (1_000_000_u64 << 32).checked_div(crate::boot_info().tsc_khz) {
+        Some(scale) => {
+            COUNTER_SCALE.store(scale, Ordering::Relaxed);
+            Source::Counter
+        }
+        None => Source::Host,
     }
 }
 
@@ -76,7 +77,7 @@ static COUNTER_SCALE: AtomicU64 = AtomicU64::new(0);
 fn scaled(count: u64, scale: u64, shift: i8) -> u64 {
     let distance = u32::from(shift.unsigned_abs());
     let count = if shift < 0 { count >> distance } else { count << distance };
-    (u128::from(count) * u128::from(scale) >> 32) as u64
+    ((u128::from(count) * u128::from(scale)) >> 32) as u64
 }
 
 /// What KVM keeps for us, as the Linux document has it. KVM writes it while the guest does not run; on the CPU that reads,

@@ -261,7 +261,7 @@ fn next_time(at: Instant, period: Duration, now: Instant) -> Instant {
 /// is looked at again when that much has passed.
 fn count_of(ns: u64, counts_per_ns: u64) -> u32 {
     // Rounded up: one that comes early would only have to be waited for once more.
-    let count = (u128::from(ns) * u128::from(counts_per_ns) >> 32) + 1;
+    let count = ((u128::from(ns) * u128::from(counts_per_ns)) >> 32) + 1;
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 

@@ -3,6 +3,7 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+mod smp;
 mod time;
 
 guest_kernel::test_main!();

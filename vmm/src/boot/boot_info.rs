@@ -6,6 +6,7 @@ use shared_abi::boot_info::{BootInfo, RamRegion};
 use shared_abi::define::Shared;
 use shared_abi::{Gpa, layout};
 
+use crate::boot::cpu_mode::StartMode;
 use crate::boot::guest_map::GuestMap;
 use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
@@ -35,22 +36,20 @@ pub fn encode_arguments(arguments: &[String]) -> Result<Vec<u8>> {
 /// What a machine may offer its guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Offers {
+    /// So many vCPUs.
+    pub vcpus: VcpuCount,
     /// The host answers hypercalls.
     pub hypercalls: bool,
     /// There are interrupt controllers.
     pub interrupts: bool,
 }
 
-/// Writes both to their places. Gives the line that had them written.
+/// Writes both to their places, which only long mode has. Gives the line that had them written.
 #[track_caller]
-pub fn write(
-    map: &GuestMap,
-    arguments: &[u8],
-    vcpus: VcpuCount,
-    offers: Offers,
-    memory: &GuestMemory,
-) -> Origin {
-    let page_tables = map.page_tables();
+pub fn write(map: &GuestMap, arguments: &[u8], offers: Offers, memory: &GuestMemory) -> Origin {
+    let Some(page_tables) = map.page_tables().filter(|_| map.mode() == StartMode::Long) else {
+        return Origin::here();
+    };
     let arguments_end = Gpa(layout::ARGUMENTS.0 + arguments.len() as u64);
     let info = BootInfo {
         magic: BootInfo::MAGIC,
@@ -59,7 +58,7 @@ pub fn write(
         image: map.image(),
         page_tables: RamRegion::new(page_tables.start, page_tables.end),
         arguments: RamRegion::new(layout::ARGUMENTS, arguments_end),
-        vcpu_count: vcpus.get().into(),
+        vcpu_count: offers.vcpus.get().into(),
         hypercalls: offers.hypercalls.into(),
         interrupts: offers.interrupts.into(),
         // A vCPU must exist to be asked.

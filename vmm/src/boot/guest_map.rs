@@ -9,6 +9,7 @@ use shared_abi::addr::PAGE_SIZE;
 use shared_abi::boot_info::{RamRegion, ram_regions};
 use shared_abi::{Gpa, layout};
 
+use crate::boot::cpu_mode::StartMode;
 use crate::boot::elf_headers::Segment;
 use crate::boot::image_error::ImageError;
 use crate::boot::kernel::KernelImage;
@@ -17,10 +18,12 @@ use crate::boot::region::{Region, RegionKind, Rights};
 use crate::config::{MemorySize, PageSize};
 use crate::error::Error;
 use crate::origin::Origin;
+use crate::page_walk::PageTables;
 
 /// All of guest RAM, region by region.
 #[derive(Clone, Debug)]
 pub struct GuestMap {
+    mode: StartMode,
     regions: Vec<Region>,
     ram: [RamRegion; 2],
 }
@@ -46,21 +49,38 @@ impl PlanError {
 }
 
 impl GuestMap {
-    /// Plans the memory of a machine with `memory` of RAM that holds `segments` (sorted, not overlapping).
+    /// Plans the memory of a machine with `memory` of RAM that holds `segments` (sorted, not overlapping) and starts in
+    /// long mode.
     ///
     /// # Errors
     /// [`PlanError`] names what does not fit where.
     pub fn plan(memory: MemorySize, segments: &[Segment], page_size: PageSize) -> Result<Self, PlanError> {
+        Self::plan_for(StartMode::Long, memory, segments, page_size)
+    }
+
+    /// The same for a machine that starts in `mode`. The older ones have a stack, and page tables if they walk any; all
+    /// else is the image's or free, address 0 too, where real mode has its interrupt vectors.
+    ///
+    /// # Errors
+    /// [`PlanError`] names what does not fit where.
+    pub fn plan_for(
+        mode: StartMode,
+        memory: MemorySize,
+        segments: &[Segment],
+        page_size: PageSize,
+    ) -> Result<Self, PlanError> {
         let ram = ram_regions(memory.bytes());
-        let structures = structures();
+        let structures = if mode == StartMode::Long { structures() } else { vec![small_stack()] };
         for segment in segments {
             check_placement(segment, &structures, memory, ram).map_err(PlanError::Image)?;
         }
 
         let mut regions = structures;
         regions.extend(image_regions(segments));
-        let mut map = Self { regions: fill_with_free(regions, ram, page_size), ram };
-        map.place_page_tables(memory, page_size)?;
+        let mut map = Self { mode, regions: fill_with_free(regions, ram, page_size), ram };
+        if mode.paging().is_some() {
+            map.place_page_tables(memory, page_size)?;
+        }
         Ok(map)
     }
 
@@ -76,13 +96,22 @@ impl GuestMap {
         self.ram
     }
 
-    /// The region of the page tables.
-    ///
-    /// # Panics
-    /// Never: every plan places them.
+    /// The mode that the machine starts in.
     #[must_use]
-    pub fn page_tables(&self) -> &Region {
-        self.of_kind(RegionKind::PageTables).next().expect("every plan places page tables")
+    pub fn mode(&self) -> StartMode {
+        self.mode
+    }
+
+    /// The region of the page tables; `None` where the start needs none.
+    #[must_use]
+    pub fn page_tables(&self) -> Option<&Region> {
+        self.of_kind(RegionKind::PageTables).next()
+    }
+
+    /// The tables that CR3 points to at the start, and how they are read; `None` while paging is off then.
+    #[must_use]
+    pub fn first_tables(&self) -> Option<PageTables> {
+        Some(PageTables { cr3: self.page_tables()?.start.0, paging: self.mode.paging()? })
     }
 
     /// From the lowest to the highest page of the image.
@@ -178,6 +207,12 @@ fn fault_stack(start: Gpa, kind: RegionKind) -> Region {
 #[track_caller]
 fn guard(start: Gpa, kind: RegionKind) -> Region {
     small_pages(start, layout::FAULT_STACK_GUARD_SIZE, kind, Rights::None)
+}
+
+/// The stack of modes that have no other structure: what one segment of real mode reaches.
+fn small_stack() -> Region {
+    const SIZE: u64 = 64 << 10;
+    small_pages(Gpa(layout::STACK_END.0 - SIZE), SIZE, RegionKind::Stack, Rights::ReadWriteExecute)
 }
 
 /// A region of 4 KiB pages, placed by the line that calls this.
@@ -351,10 +386,10 @@ mod tests {
     fn page_tables_move_to_the_end_of_low_ram_when_they_grow() {
         let text = segment(0, 0x10_0000, 0x10_1000, Rights::ReadExecute);
         let small = plan("16M", &[text]).expect("it fits");
-        assert_eq!(small.page_tables().start, layout::LOW_PAGE_TABLES);
+        assert_eq!(small.page_tables().map(|tables| tables.start), Some(layout::LOW_PAGE_TABLES));
         let memory = "1G".parse().expect("a size");
         let large = GuestMap::plan(memory, &[text], PageSize::Size4K).expect("it fits");
-        assert_eq!(large.page_tables().end, Gpa(1 << 30));
+        assert_eq!(large.page_tables().map(|tables| tables.end), Some(Gpa(1 << 30)));
     }
 
     #[test]

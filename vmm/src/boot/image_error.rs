@@ -6,6 +6,7 @@ use object::elf::{self, ET_DYN};
 use shared_abi::{Gpa, Gva};
 
 use crate::boot::contract::ContractError;
+use crate::boot::cpu_mode::StartMode;
 use crate::boot::elf_headers::MAX_PROGRAM_HEADERS;
 
 /// What is wrong with a kernel image.
@@ -22,11 +23,28 @@ pub enum ImageError {
     #[error("the file is empty")]
     Empty,
     /// Not an ELF file.
-    #[error("it is not an ELF file: it starts with {0:02x?}, not [7f, 45, 4c, 46]")]
+    #[error(
+        "it is not an ELF file: it starts with {0:02x?}, not [7f, 45, 4c, 46]; a flat image needs --load-at, the address \
+         where it goes"
+    )]
     NotElf(Vec<u8>),
+    /// An ELF file where a flat image was announced.
+    #[error("it is an ELF file, which says itself where it goes: leave out --load-at")]
+    ElfAsFlat,
     /// An ELF file for another width of CPU.
-    #[error("it is not ELF64: its class byte is {0} (1 means ELF32, 2 means ELF64)")]
+    #[error("it is not ELF64: its class byte is {0} (1 means ELF32, 2 means ELF64){hint}", hint = class_hint(*.0))]
     NotElf64(u8),
+    /// An ELF file for another width of CPU, where ELF32 is needed.
+    #[error("it is not ELF32, as {mode} needs: its class byte is {class} (1 means ELF32, 2 means ELF64)")]
+    NotElf32 {
+        /// Its class byte.
+        class: u8,
+        /// The mode to start in.
+        mode: StartMode,
+    },
+    /// An ELF32 file for another CPU.
+    #[error("it is for machine {0}, not for i386 (3)")]
+    WrongMachine32(u16),
     /// An ELF file for another byte order.
     #[error("it is not little-endian: its data byte is {0} (1 means little-endian, 2 means big-endian)")]
     NotLittleEndian(u8),
@@ -49,12 +67,20 @@ pub enum ImageError {
     /// Program headers of another size than ELF64's.
     #[error("its program headers have {0} bytes each, ELF64 has 56")]
     ProgramHeaderSize(u16),
+    /// The same for ELF32.
+    #[error("its program headers have {0} bytes each, ELF32 has 32")]
+    ProgramHeaderSize32(u16),
     /// More program headers than a sane image has.
     #[error("it has {0} program headers, at most {max} are read", max = MAX_PROGRAM_HEADERS)]
     TooManyProgramHeaders(u16),
     /// Program headers inside the ELF header.
-    #[error("its program headers start at byte {0}, inside the ELF header of 64 bytes")]
-    ProgramHeaderOffset(u64),
+    #[error("its program headers start at byte {offset}, inside the ELF header of {header} bytes")]
+    ProgramHeaderOffset {
+        /// `e_phoff`.
+        offset: u64,
+        /// Size of the ELF header.
+        header: usize,
+    },
     /// No segment to load.
     #[error("it has no loadable segment with any size")]
     NothingToLoad,
@@ -143,15 +169,35 @@ pub enum ImageError {
         /// `e_entry`.
         entry: Gva,
     },
+    /// An entry point that the CPU cannot start at.
+    #[error("its entry point {entry} lies beyond {reach:#x}, where {mode} ends", reach = .mode.reach())]
+    EntryBeyondReach {
+        /// Where execution should start.
+        entry: Gva,
+        /// The mode to start in.
+        mode: StartMode,
+    },
     /// Somebody writes to the file.
     #[error("the file changed while it was read")]
     Changed,
+    /// A contract where no guest can keep one.
+    #[error(
+        "a guest that starts in {0} can make no hypercalls: run it as a foreign guest, with --no-contract"
+    )]
+    NoContractIn(StartMode),
     /// Another contract than ours, or none.
     #[error(transparent)]
     Contract(ContractError),
     /// The loader crate refused what our checks let pass.
     #[error("cannot copy its segments")]
     Load(#[source] linux_loader::loader::Error),
+}
+
+fn class_hint(class: u8) -> &'static str {
+    match class {
+        1 => "; --mode protected, paged32, pae or real starts ELF32",
+        _ => "",
+    }
 }
 
 fn type_hint(elf_type: u16) -> &'static str {

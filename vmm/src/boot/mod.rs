@@ -1,4 +1,4 @@
-//! From an ELF file to a CPU that can run it.
+//! From an image to a CPU that can run it.
 //!
 //! The steps, in order; each has its file:
 //!
@@ -8,7 +8,7 @@
 //! 4. [`kernel`]: copy the image's segments to their places.
 //! 5. [`page_tables`]: map everything to itself, with these rights.
 //! 6. [`boot_info`]: write what the guest wants to know.
-//! 7. [`cpu_mode`]: give the vCPU the registers of a CPU that is in 64-bit mode and about to fetch at the entry.
+//! 7. [`cpu_mode`]: give the vCPU the registers of a CPU that is in the mode wanted and about to fetch at the entry.
 
 pub mod boot_info;
 pub mod contract;
@@ -27,11 +27,13 @@ use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
 use crate::origin::Origin;
+use shared_abi::Gpa;
 
 use boot_info::Offers;
 use contract::Contract;
-use cpu_mode::LongMode;
+use cpu_mode::{CpuMode, StartMode};
 use guest_map::GuestMap;
+use image_error::ImageError;
 use kernel::KernelImage;
 
 /// What a machine's memory holds when its first vCPU is about to start.
@@ -40,7 +42,7 @@ pub struct Boot {
     /// What lies where.
     pub map: GuestMap,
     /// The registers of the first vCPU.
-    pub cpu: LongMode,
+    pub cpu: CpuMode,
     /// Whether the machine must have interrupt controllers.
     pub interrupts: bool,
     /// The guest's arguments as they lie in memory.
@@ -69,7 +71,11 @@ pub struct BootOrigins {
 /// # Errors
 /// What does not fit, and what is wrong with the image or the arguments.
 pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory) -> Result<Boot> {
+    let mode = image.mode();
     if config.contract == Contract::Required {
+        if mode != StartMode::Long {
+            return Err(image.error(ImageError::NoContractIn(mode)));
+        }
         image.check_contract()?;
     }
     let interrupts = match config.interrupts {
@@ -80,7 +86,8 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
         Interrupts::Off => false,
     };
     let arguments = boot_info::encode_arguments(&config.arguments)?;
-    let (map, planned) = Origin::of(GuestMap::plan(memory.size(), image.segments(), config.page_size));
+    let (map, planned) =
+        Origin::of(GuestMap::plan_for(mode, memory.size(), image.segments(), config.page_size));
     let map = map.map_err(|error| error.for_image(image))?;
 
     let ((), loaded) = Origin::of(image.load(memory)?);
@@ -89,11 +96,11 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     };
     let page_tables = page_tables::write(&map, &mut write_table);
     let hypercalls = config.contract == Contract::Required;
-    let offers = Offers { hypercalls, interrupts };
-    let boot_info = boot_info::write(&map, &arguments, config.vcpus, offers, memory);
+    let offers = Offers { vcpus: config.vcpus, hypercalls, interrupts };
+    let boot_info = boot_info::write(&map, &arguments, offers, memory);
 
-    let (entry_gva, page_tables_gpa) = (image.entry(), map.page_tables().start);
-    let (cpu, decided) = Origin::of(LongMode::at_boot(entry_gva, page_tables_gpa));
+    let page_tables_gpa = map.page_tables().map_or(Gpa(0), |tables| tables.start);
+    let (cpu, decided) = Origin::of(CpuMode::new(mode, image.entry(), page_tables_gpa));
     let origins = BootOrigins { planned, loaded, page_tables, boot_info, cpu: decided };
     Ok(Boot { map, cpu, interrupts, arguments, origins })
 }

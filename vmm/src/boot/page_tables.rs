@@ -1,4 +1,4 @@
-//! The first page tables of the guest: four levels that map every address to itself.
+//! The first page tables of the guest, which map every address to itself: four levels, in the older modes two or three.
 //!
 //! A 64-bit CPU translates every address it uses, so paging must be on before the first instruction. Four tables of
 //! 512 entries each are walked (Intel SDM vol. 3A, 4.5, figure 4-8):
@@ -16,15 +16,20 @@
 //! This file is pure: a [`GuestMap`] goes in, `(where, 512 words)` come out. Nothing here knows guest memory, so the
 //! tests walk its output with a walker of their own. Tables are numbered in the order in which they are met going
 //! down and right; the PML4 is the first. A table's address follows from its number.
+//!
+//! Guests of older modes get the least that runs them ([`mod@older`]): pages as large as there are, with all rights.
+
+mod older;
 
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
 use crate::boot::guest_map::GuestMap;
-use crate::boot::region::Rights;
+use crate::boot::region::{Region, Rights};
 use crate::config::PageSize;
 use crate::origin::Origin;
+use crate::page_walk::Paging;
 
 /// Entries in a table.
 const ENTRIES: usize = 512;
@@ -45,6 +50,12 @@ impl Table {
 /// How many tables `map` needs.
 #[must_use]
 pub fn count(map: &GuestMap) -> u64 {
+    match map.mode().paging() {
+        None => return 0,
+        Some(Paging::FourLevels) => {}
+        Some(Paging::Pae) => return older::PAE_TABLES,
+        Some(Paging::Bits32 { .. }) => return older::PAGE_DIRECTORIES,
+    }
     let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: &mut |_, _| {} };
     builder.table(Level::Pml4, 0);
     builder.tables
@@ -54,11 +65,19 @@ pub fn count(map: &GuestMap) -> u64 {
 /// had them built.
 #[track_caller]
 pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) -> Origin {
-    let base = map.page_tables().start;
+    let Some(Region { start: base, .. }) = map.page_tables().copied() else { return Origin::here() };
+    match map.mode().paging() {
+        Some(Paging::Bits32 { .. }) => older::page_directory(base, emit),
+        Some(Paging::Pae) => older::pae(base, emit),
+        Some(Paging::FourLevels) | None => four_levels(map, base, emit),
+    }
+    Origin::here()
+}
+
+fn four_levels(map: &GuestMap, base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
     let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit };
     builder.table(Level::Pml4, 0);
-    debug_assert!(builder.tables * PAGE_SIZE <= map.page_tables().size(), "the plan counted the tables");
-    Origin::here()
+    debug_assert!(builder.tables == count(map), "the plan counted the tables");
 }
 
 /// Addresses that are mapped in the same way.

@@ -4,10 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use shared_abi::{Gpa, Gva};
 use vmm::config::parse_bytes;
+use vmm::explain::parse_address;
 use vmm::{
-    Backing, Console, Contract, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log, MemorySize,
-    PageSize, VcpuCount, VmConfig,
+    Backing, Console, Contract, Flat, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log,
+    MemorySize, PageSize, Start, StartMode, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -15,8 +17,21 @@ use crate::say::say;
 /// The machine, the guest in it, and who talks to it: what every command has that boots one.
 #[derive(Args, Debug)]
 pub(crate) struct Machine {
-    /// The kernel: a freestanding, statically linked ELF64 executable for x86-64.
+    /// The kernel: a freestanding, statically linked ELF executable, of 64 bits for long mode and of 32 for all others; or a
+    /// flat image, with --load-at.
     image: PathBuf,
+
+    /// The mode that the CPU starts in. In all but `long` a guest is a foreign one, as with --no-contract.
+    #[arg(long, value_name = "MODE", default_value = "long")]
+    mode: ModeWord,
+
+    /// Take the image for a flat one, bytes without headers that go to this address. It is a foreign guest.
+    #[arg(long, value_name = "GPA", value_parser = parse_gpa)]
+    load_at: Option<u64>,
+
+    /// Where a flat image starts, when not at its first byte.
+    #[arg(long, value_name = "GPA", value_parser = parse_gpa, requires = "load_at")]
+    entry: Option<u64>,
 
     /// How many vCPUs the machine has: 1 to 64. The guest starts on the first and starts the others itself.
     #[arg(long, value_name = "COUNT", default_value = "1")]
@@ -99,6 +114,21 @@ enum LogWord {
     Trace,
 }
 
+/// A mode as people type it, the oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ModeWord {
+    /// 16-bit code, as the CPU leaves reset.
+    Real,
+    /// 32-bit code without paging.
+    Protected,
+    /// 32-bit code with two levels of page tables.
+    Paged32,
+    /// 32-bit code with three levels of page tables.
+    Pae,
+    /// 64-bit code.
+    Long,
+}
+
 /// A page size as people type it.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum PageSizeWord {
@@ -124,7 +154,10 @@ impl Machine {
 
     /// The configuration these words mean.
     pub(crate) fn into_config(self) -> vmm::Result<VmConfig> {
+        let start = self.start();
+        let is_foreign = self.no_contract || start != Start::default();
         let mut config = VmConfig::new(KernelSource::File(self.image));
+        config.start = start;
         config.vcpus = self.cpus;
         config.memory = self.memory;
         config.backing = Backing { mergeable: self.ksm, huge: self.thp };
@@ -135,7 +168,7 @@ impl Machine {
         };
         config.arguments = self.arguments;
         config.timeout = self.timeout;
-        config.contract = if self.no_contract { Contract::None } else { Contract::Required };
+        config.contract = if is_foreign { Contract::None } else { Contract::Required };
         config.interrupts = match self.interrupts {
             InterruptsWord::Auto => Interrupts::AsNeeded,
             InterruptsWord::On => Interrupts::On,
@@ -150,6 +183,29 @@ impl Machine {
         config.console = Console::stdout().map_err(vmm::Error::Console)?;
         Ok(config)
     }
+}
+
+impl Machine {
+    /// How the image is to be understood.
+    fn start(&self) -> Start {
+        let mode = match self.mode {
+            ModeWord::Real => StartMode::Real,
+            ModeWord::Protected => StartMode::Protected,
+            ModeWord::Paged32 => StartMode::Paged32,
+            ModeWord::Pae => StartMode::Pae,
+            ModeWord::Long => StartMode::Long,
+        };
+        let flat = self
+            .load_at
+            .map(|load_at| Flat { load_at: Gpa(load_at), entry: Gva(self.entry.unwrap_or(load_at)) });
+        Start { mode, flat }
+    }
+}
+
+/// Reads an address: decimal, or hexadecimal with `0x`.
+fn parse_gpa(text: &str) -> Result<u64, String> {
+    parse_address(text)
+        .ok_or_else(|| format!("`{text}` is no address: write a number, with 0x if it is hexadecimal"))
 }
 
 /// Records of this level and above go to stderr, one a line.

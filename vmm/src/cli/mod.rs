@@ -1,7 +1,9 @@
 //! What can be typed.
 
+mod expect;
 mod explain;
 mod machine;
+mod press;
 mod watch;
 
 use std::ffi::OsString;
@@ -11,9 +13,11 @@ use std::time::Duration;
 use clap::{Arg, Args, Parser, Subcommand, ValueEnum};
 use vmm::coverage::Method;
 
+pub(crate) use expect::Expectations;
 pub(crate) use explain::{Address, Explain, Map, Peeks, Walk};
 pub(crate) use machine::Machine;
 use machine::parse_time;
+pub(crate) use press::Press;
 use vmm::debug::gdb::Endpoint;
 pub(crate) use watch::Watch;
 
@@ -58,6 +62,29 @@ pub(crate) enum Command {
     },
 }
 
+/// `vmm run` alone: clap describes every command that it knows to itself, and that takes as long as the start of a machine.
+#[derive(Debug, Parser)]
+#[command(name = "vmm", version, max_term_width = 100)]
+struct RunCli {
+    #[command(subcommand)]
+    command: RunCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunCommand {
+    /// Boots a kernel and shows what it prints.
+    Run(Box<Run>),
+}
+
+/// What was typed; what makes no sense ends the program.
+pub(crate) fn parse() -> Command {
+    if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+        let RunCommand::Run(run) = RunCli::parse().command;
+        return Command::Run(run);
+    }
+    Cli::parse().command
+}
+
 #[derive(Args, Debug)]
 #[command(after_help = RUN_EXAMPLES)]
 pub(crate) struct Run {
@@ -68,7 +95,13 @@ pub(crate) struct Run {
     pub(crate) watch: Watch,
 
     #[command(flatten)]
+    pub(crate) press: Press,
+
+    #[command(flatten)]
     pub(crate) peeks: Peeks,
+
+    #[command(flatten)]
+    pub(crate) expectations: Expectations,
 
     #[command(flatten)]
     pub(crate) core: Core,
@@ -224,6 +257,7 @@ Exit codes:
   100    the host could not do its work
   101    the guest panicked
   102    the guest died: exception, triple fault, emulation failure, access to nothing, endless wait
+  103    the guest ended well, and not as --expect-rax or --expect-mem said
   124    the time limit was reached
   130    Ctrl-C (or SIGTERM)";
 

@@ -3,6 +3,7 @@
 mod doctor;
 mod explain;
 mod map;
+mod press;
 mod run;
 mod test;
 mod walk;

@@ -10,9 +10,10 @@ use shared_abi::exit_code;
 use vmm::debug::gdb::{Debugger, Endpoint, Listener};
 use vmm::debug::{CoreFile, Diagnosis};
 use vmm::next::process;
-use vmm::{Error, RunReport, StopReason, Vm};
+use vmm::{Error, Input, RunReport, StopReason, Vm};
 
 use crate::cli::Run;
+use crate::commands::press::Pressing;
 use crate::commands::watch::{self, Outputs};
 use crate::commands::{chain, failed};
 use crate::ctrl_c;
@@ -21,19 +22,24 @@ use crate::say::say;
 /// Boots a guest; how it ends is the exit code.
 pub(super) fn run(arguments: Run) -> ExitCode {
     match build_and_run(arguments) {
-        Ok(report) => ExitCode::from(report.stop.process_exit_code()),
+        Ok(code) => ExitCode::from(code),
         Err(error) => failed(&error),
     }
 }
 
-fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
-    let Run { machine, watch, peeks, core, no_debug_info, json_report, gdb } = arguments;
-    let mut vm = Vm::build(machine.into_config()?)?;
+fn build_and_run(arguments: Run) -> vmm::Result<u8> {
+    let Run { machine, watch, press, peeks, expectations, core, no_debug_info, json_report, gdb } = arguments;
+    let mut config = machine.into_config()?;
+    if press.button {
+        config.input = Input::bytes([]);
+    }
+    let mut vm = Vm::build(config)?;
     let how = Telling { without_lines: no_debug_info };
     let json_report = json_report.map(JsonReport::create).transpose()?;
     let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
     let outputs = Outputs::open(&vm, &watch)?;
     ctrl_c::stop_on_signal(vm.stop_handle())?;
+    let _pressing = Pressing::start(&press, &vm)?;
     let report = match gdb {
         Some(endpoint) => debug(&mut vm, endpoint)?,
         None if watch.is_idle() => vm.run()?,
@@ -50,7 +56,13 @@ fn build_and_run(arguments: Run) -> vmm::Result<RunReport> {
     for peek in peeks.look(&vm)? {
         say!("{peek}");
     }
-    Ok(report)
+    let code = report.stop.process_exit_code();
+    if code != process::SUCCESS {
+        return Ok(code);
+    }
+    let unmet = expectations.unmet(&vm)?;
+    unmet.iter().for_each(|sentence| say!("vmm: {sentence}"));
+    Ok(if unmet.is_empty() { process::SUCCESS } else { process::UNEXPECTED })
 }
 
 /// Runs `vm` under the debugger that connects at `endpoint`.

@@ -30,7 +30,7 @@ pub(super) fn run(coverage: &Coverage, vm: &mut Vm) -> Result<RunReport> {
     let stop = recorder.run(vm);
     // Whatever has happened: memory is left as the guest made it.
     recorder.traps.lift_all(vm.memory());
-    vm.vcpu().set_guest_debug(&kvm_guest_debug::default())?;
+    vm.vcpus().try_for_each(|vcpu| vcpu.set_guest_debug(&kvm_guest_debug::default()))?;
     coverage.add(recorder.reached);
     Ok(vm.report(stop?, recorder.counts))
 }
@@ -56,7 +56,7 @@ impl Recorder {
             Method::Breakpoints => KVM_GUESTDBG_USE_SW_BP,
             Method::Steps => KVM_GUESTDBG_SINGLESTEP,
         };
-        debug(vm.vcpu(), control)?;
+        vm.vcpus().try_for_each(|vcpu| debug(vcpu, control))?;
         let mut recorder = Self {
             method,
             wanted: wanted.into_iter().collect(),

@@ -7,6 +7,7 @@ use x86_64::registers::control::Cr0Flags;
 use crate::error::Result;
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
+use crate::page_walk::PageTables;
 use crate::vcpu::Vcpu;
 
 /// The registers of a vCPU that does not run. They are the guest's: any value may stand in any of them.
@@ -74,10 +75,10 @@ impl CpuState {
         Gva(self.general.rip)
     }
 
-    /// CR3, or `None` while paging is off and every address is physical.
+    /// The page tables, or `None` while paging is off and every address is physical.
     #[must_use]
-    pub fn page_tables(&self) -> Option<u64> {
-        (self.special.cr0 & Cr0Flags::PAGING.bits() != 0).then_some(self.special.cr3)
+    pub fn page_tables(&self) -> Option<PageTables> {
+        PageTables::of(&self.special)
     }
 
     /// Guest memory as this CPU sees it.

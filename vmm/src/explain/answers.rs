@@ -13,8 +13,9 @@ use super::run_answers::RunAnswers;
 use super::tables::MappedRun;
 use super::words::{Hex, PageRights, Span};
 use crate::error::Result;
+use crate::guest_space::GuestSpace;
 use crate::origin::Origin;
-use crate::page_walk::{Level, walk};
+use crate::page_walk::{Level, Mapping, PageTables, walk};
 use crate::vm::Vm;
 
 /// All answers about a machine.
@@ -92,7 +93,7 @@ pub struct PlaceAnswer {
 /// The page tables.
 #[derive(Clone, Debug, Serialize)]
 pub struct TablesAnswer {
-    /// How many levels a walk has.
+    /// How many levels a walk has; 0 while paging is off.
     pub levels: usize,
     /// CR3: where the first one lies.
     pub cr3: Hex,
@@ -100,8 +101,10 @@ pub struct TablesAnswer {
     pub tables: u64,
     /// The same by level, from the PML4 on.
     pub by_level: Vec<(Level, u64)>,
-    /// How many pages are mapped: of 4 KiB, of 2 MiB, of 1 GiB.
+    /// How many pages are mapped: of 4 KiB, of [`large_page`](Self::large_page), of 1 GiB.
     pub pages: [u64; 3],
+    /// Size in bytes of the pages that a page directory maps: 2 MiB, or 4 MiB in 32-bit paging.
+    pub large_page: u64,
     /// Guest-virtual bytes that are mapped.
     pub mapped: u64,
     /// The mappings, like ones side by side joined; at most [`MAX_MAPPINGS`].
@@ -225,7 +228,7 @@ fn places(vm: &Vm, moment: &Moment) -> Vec<PlaceAnswer> {
     kernel
         .map(|piece| {
             let gpa = piece.gpa;
-            let mapping = walk(moment.cr3.0, Gva(gpa.start), |gpa| vm.memory().read_u64(gpa).ok()).ok();
+            let mapping = mapping(vm, moment.tables(), Gva(gpa.start));
             let mapping = mapping.filter(|mapping| mapping.gpa.0 == gpa.start);
             PlaceAnswer {
                 what: piece.name,
@@ -245,14 +248,24 @@ fn places(vm: &Vm, moment: &Moment) -> Vec<PlaceAnswer> {
         .collect()
 }
 
+/// Where `gva` leads.
+fn mapping(vm: &Vm, tables: Option<PageTables>, gva: Gva) -> Option<Mapping> {
+    match tables {
+        Some(tables) => walk(tables, gva, |gpa| vm.memory().read_u64(gpa).ok()).ok(),
+        None => GuestSpace::new(vm.memory(), None).translate(gva),
+    }
+}
+
 fn tables(vm: &Vm, moment: &Moment) -> TablesAnswer {
     let scan = moment.scan(vm);
+    let levels = moment.tables().map_or(&[][..], |tables| tables.paging.levels());
     let count = |level| scan.tables.iter().filter(|table| table.level == level).count() as u64;
     TablesAnswer {
-        levels: Level::ALL.len(),
+        levels: levels.len(),
         cr3: moment.cr3,
         tables: scan.tables.len() as u64,
-        by_level: Level::ALL.map(|level| (level, count(level))).to_vec(),
+        by_level: levels.iter().map(|&level| (level, count(level))).collect(),
+        large_page: if levels.first().is_some_and(|level| level.is_32_bit()) { 4 << 20 } else { 2 << 20 },
         pages: scan.pages,
         mapped: scan.runs.iter().map(|run| run.gva.size).sum(),
         identity: scan.runs.iter().all(|run| run.gva.start == run.gpa.0),

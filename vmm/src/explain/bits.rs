@@ -5,8 +5,9 @@
 
 use serde::Serialize;
 
-use super::rules::{Rules, maps_page};
+use super::rules::Rules;
 use super::words::Hex;
+use crate::config::PageSize;
 use crate::page_walk::Level;
 
 /// A bit, or a few that belong together.
@@ -26,11 +27,15 @@ pub struct Bit {
 #[must_use]
 pub fn bits(level: Level, word: u64, rules: Rules) -> Vec<Bit> {
     if word & 1 == 0 {
-        let ignored = Bit { name: "ignored", low: 1, high: 63, value: Hex(word >> 1) };
+        let high = if level.is_32_bit() { 31 } else { 63 };
+        let ignored = Bit { name: "ignored", low: 1, high, value: Hex(word >> 1) };
         return vec![Bit { name: "P", low: 0, high: 0, value: Hex(0) }, ignored];
     }
-    let page = maps_page(level, word);
-    let when_page = |name| if page { name } else { "ignored" };
+    if level == Level::PaePdpt {
+        return pointer_bits(word, rules);
+    }
+    let page = level.page(word);
+    let when_page = |name| if page.is_some() { name } else { "ignored" };
     let mut bits: Vec<(&'static str, u32, u32)> = vec![
         ("P", 0, 0),
         ("R/W", 1, 1),
@@ -43,25 +48,59 @@ pub fn bits(level: Level, word: u64, rules: Rules) -> Vec<Bit> {
         (when_page("G"), 8, 8),
         ("ignored", 9, 11),
     ];
-    if page && level != Level::Pt {
-        bits.push(("PAT", 12, 12));
-        bits.push(("reserved", 13, level.shift() - 1));
+    match page {
+        None | Some(PageSize::Size4K) => {}
+        // PSE-36: eight more bits of the address.
+        Some(PageSize::Size4M) => bits.extend([("PAT", 12, 12), ("reserved", 21, 21)]),
+        Some(_) => bits.extend([("PAT", 12, 12), ("reserved", 13, level.shift() - 1)]),
     }
-    if rules.address_bits < 52 {
-        bits.push(("reserved", rules.address_bits, 51));
+    if !level.is_32_bit() {
+        bits.extend(upper_bits(level, rules, when_page("key")));
     }
-    bits.push(("ignored", 52, 58));
-    bits.push((when_page("key"), 59, 62));
-    bits.push((if rules.no_execute { "NX" } else { "reserved" }, 63, 63));
+    named(word, &bits)
+}
+
+/// Bits 63 to MAXPHYADDR.
+fn upper_bits(level: Level, rules: Rules, key: &'static str) -> Vec<(&'static str, u32, u32)> {
+    let no_execute = if rules.no_execute && level != Level::PaePdpt { "NX" } else { "reserved" };
+    let mut bits = Vec::new();
+    if level.is_pae() {
+        bits.push(("reserved", rules.address_bits.min(52), 62));
+    } else {
+        if rules.address_bits < 52 {
+            bits.push(("reserved", rules.address_bits, 51));
+        }
+        bits.extend([("ignored", 52, 58), (key, 59, 62)]);
+    }
+    bits.push((no_execute, 63, 63));
+    bits
+}
+
+/// The top of PAE paging: no rights (Intel SDM vol. 3A, table 4-8).
+fn pointer_bits(word: u64, rules: Rules) -> Vec<Bit> {
+    let mut bits = vec![
+        ("P", 0, 0),
+        ("reserved", 1, 2),
+        ("PWT", 3, 3),
+        ("PCD", 4, 4),
+        ("reserved", 5, 8),
+        ("ignored", 9, 11),
+    ];
+    bits.extend(upper_bits(Level::PaePdpt, rules, "reserved"));
+    named(word, &bits)
+}
+
+fn named(word: u64, bits: &[(&'static str, u32, u32)]) -> Vec<Bit> {
     let value = |low: u32, high: u32| Hex(word << (63 - high) >> (63 - high) >> low);
-    bits.into_iter().map(|(name, low, high)| Bit { name, low, high, value: value(low, high) }).collect()
+    bits.iter().map(|&(name, low, high)| Bit { name, low, high, value: value(low, high) }).collect()
 }
 
 fn bit_7(level: Level) -> &'static str {
     match level {
-        Level::Pml4 => "reserved",
-        Level::Pdpt | Level::Pd => "PS",
-        Level::Pt => "PAT",
+        Level::Pml4 | Level::PaePdpt => "reserved",
+        Level::Pd32WithoutPse => "ignored",
+        Level::Pdpt | Level::Pd | Level::PaePd | Level::Pd32 => "PS",
+        Level::Pt | Level::PaePt | Level::Pt32 => "PAT",
     }
 }
 
@@ -90,10 +129,8 @@ mod tests {
 
     #[test]
     fn every_bit_has_one_name_at_every_level() {
-        for (level, word) in
-            [(Level::Pml4, 0x3), (Level::Pdpt, 0x83), (Level::Pd, 0x83), (Level::Pd, 0x3), (Level::Pt, 0x3)]
-        {
-            let mut address = 0xF_FFFF_FFFF_F000u64;
+        for (level, word) in Level::ALL.into_iter().flat_map(|level| [(level, 0x3), (level, 0x83)]) {
+            let mut address = if level.is_32_bit() { 0xFFFF_F000 } else { 0xF_FFFF_FFFF_F000u64 };
             let mut named = 0u64;
             for bit in bits(level, word, Rules { address_bits: 39, no_execute: true }) {
                 for number in bit.low..=bit.high {
@@ -102,7 +139,8 @@ mod tests {
                     address &= !(1 << number);
                 }
             }
-            assert_eq!(named | address, u64::MAX, "{level}");
+            let all = if level.is_32_bit() { u64::from(u32::MAX) } else { u64::MAX };
+            assert_eq!(named | address, all, "{level}");
         }
     }
 

@@ -72,7 +72,11 @@ impl MemoryMap {
         if !are_all {
             cut.get_or_insert(format!("there are more than {} rows: the others were left out", rows.len()));
         }
-        let findings = lint::findings(&pieces, &scan, &vm.cpu_state()?);
+        // Without paging there are no mappings that could be wrong.
+        let findings = match moment.tables() {
+            Some(_) => lint::findings(&pieces, &scan, &vm.cpu_state()?),
+            None => Vec::new(),
+        };
         Ok(Self { version: super::VERSION, moment, rows, findings, cut })
     }
 }
@@ -90,7 +94,7 @@ fn rows(pieces: &[Piece], scan: &Scan, hva: impl Fn(Gpa) -> Option<u64>) -> (Vec
             hva: hva(Gpa(gpa.start)).map(|start| Span { start, size: gpa.size }),
             size: gpa.size,
             rights: run.map(|run| run.rights),
-            page_size: run.map(|run| run.page_size),
+            page_size: run.map(|run| run.page_size).filter(|size| *size > 0),
             purpose: piece.purpose,
             what: piece.name.clone(),
             placed_at: piece.placed_at,

@@ -10,6 +10,7 @@ use super::tables::{Limits, Scan, read_table, scan};
 use super::words::Hex;
 use crate::debug::CpuState;
 use crate::error::Result;
+use crate::page_walk::PageTables;
 use crate::vm::Vm;
 use x86_64::registers::control::EferFlags;
 
@@ -34,6 +35,8 @@ pub struct Moment {
     pub note: Option<String>,
     #[serde(skip)]
     pub(super) rules: Option<Rules>,
+    #[serde(skip)]
+    pub(super) tables: Option<PageTables>,
 }
 
 /// Where a CPU continues after a reset (Intel SDM vol. 3A, table 10-1).
@@ -51,21 +54,28 @@ impl Moment {
     fn from_state(vm: &Vm, when: When, cpu: &CpuState) -> Self {
         let no_execute = cpu.special.efer & EferFlags::NO_EXECUTE_ENABLE.bits() != 0;
         let now = Rules { address_bits: vm.address_bits(), no_execute };
-        let first = vm.map().page_tables().start.0;
-        match cpu.page_tables() {
-            Some(cr3) => Self { when, cr3: Hex(cr3), note: None, rules: Some(now) },
-            None => {
+        match (cpu.page_tables(), vm.map().first_tables()) {
+            (Some(tables), _) => {
+                Self { when, cr3: Hex(tables.cr3), note: None, rules: Some(now), tables: Some(tables) }
+            }
+            (None, Some(first)) => {
                 let reset = cpu.general.rip == RESET_RIP;
                 let why = if reset { "the vCPU was reset when it died" } else { "paging is off now" };
-                let note = format!("{why}: these are the tables that CR3 pointed to at the start");
-                Self {
-                    when,
-                    cr3: Hex(first),
-                    note: Some(note),
-                    rules: Some(Rules { no_execute: true, ..now }),
-                }
+                let note = Some(format!("{why}: these are the tables that CR3 pointed to at the start"));
+                let rules = Some(Rules { no_execute: true, ..now });
+                Self { when, cr3: Hex(first.cr3), note, rules, tables: Some(first) }
+            }
+            (None, None) => {
+                let note = Some("paging is off: every address is a physical one".to_owned());
+                Self { when, cr3: Hex(cpu.special.cr3), note, rules: Some(now), tables: None }
             }
         }
+    }
+
+    /// The tables that translate; `None` while every address is a physical one.
+    #[must_use]
+    pub fn tables(&self) -> Option<PageTables> {
+        self.tables
     }
 
     /// How the CPU reads entries.
@@ -77,6 +87,9 @@ impl Moment {
     /// All tables of this moment.
     #[must_use]
     pub fn scan(&self, vm: &Vm) -> Scan {
-        scan(self.cr3.0, self.rules(), Limits::default(), |gpa| read_table(vm.memory(), gpa))
+        match self.tables {
+            Some(tables) => scan(tables, self.rules(), Limits::default(), |gpa| read_table(vm.memory(), gpa)),
+            None => Scan::of_physical(&vm.map().ram()),
+        }
     }
 }

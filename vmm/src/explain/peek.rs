@@ -83,7 +83,7 @@ impl Peek {
     pub fn of(vm: &Vm, space: Space, request: PeekRequest) -> Result<Self> {
         let mut walker = match space {
             Space::Physical => None,
-            Space::Virtual => Some(Walker::new(Moment::of(vm, When::Stop)?.cr3.0)),
+            Space::Virtual => Moment::of(vm, When::Stop)?.tables().map(Walker::new),
         };
         let memory = vm.memory();
         let mut gpa_of = |address: u64| match &mut walker {

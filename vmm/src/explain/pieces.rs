@@ -4,7 +4,7 @@
 //! headers cut its region by name, the tables that CR3 leads to cut whatever region they lie in, and the buses say
 //! where devices are. Section headers are a stranger's word: they can name a part of the image, and nothing else.
 
-use object::read::elf::ElfFile64;
+use object::read::File;
 use object::{Object, ObjectSection};
 use serde::Serialize;
 use shared_abi::layout;
@@ -215,7 +215,7 @@ const MAX_NAME: usize = 40;
 /// The sections that are loaded, sorted; where two overlap, the later one loses.
 fn sections(vm: &Vm) -> Vec<(Span, String)> {
     let Ok(bytes) = vm.image().bytes() else { return Vec::new() };
-    let Ok(elf) = ElfFile64::<object::Endianness>::parse(&*bytes) else { return Vec::new() };
+    let Ok(elf) = File::parse(&*bytes) else { return Vec::new() };
     let sections = elf.sections().take(MAX_SECTIONS).filter(|section| section.size() > 0);
     // A section may say that it is loaded, such as notes, and be in no segment that is.
     let is_loaded = |gpa: &Span| {
@@ -253,7 +253,7 @@ fn named_tables(tables: &[TablePage], fold: bool) -> Vec<(Span, String)> {
         return tables.iter().map(|table| (page_of(table), name_of(table))).collect();
     }
     let is_next = |a: &TablePage, b: &TablePage| {
-        page_of(a).end() == b.gpa.0 && a.level != Level::Pml4 && b.level != Level::Pml4
+        page_of(a).end() == b.gpa.0 && !a.level.is_root() && !b.level.is_root()
     };
     tables.chunk_by(is_next).filter_map(folded).collect()
 }
@@ -283,7 +283,7 @@ fn page_of(table: &TablePage) -> Span {
 
 fn name_of(table: &TablePage) -> String {
     match table.level {
-        Level::Pml4 => "PML4, where CR3 points".to_owned(),
+        level if level.is_root() => format!("{level}, where CR3 points"),
         level => format!("{level} for GVA {}", table.gva),
     }
 }

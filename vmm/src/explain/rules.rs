@@ -2,7 +2,7 @@
 
 use x86_64::structures::paging::PageTableFlags as Entry;
 
-use crate::page_walk::Level;
+use crate::page_walk::{Level, always_reserved};
 
 /// What a CPU takes for a mistake in an entry, beside what every CPU does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,37 +20,16 @@ impl Rules {
     /// The bits of a present entry that are set and must not be (Intel SDM vol. 3A, tables 4-15 to 4-20).
     #[must_use]
     pub fn reserved_bits(self, level: Level, word: u64) -> u64 {
-        let page = maps_page(level, word);
-        let by_level = match level {
-            Level::Pml4 => Entry::HUGE_PAGE.bits(),
-            Level::Pdpt | Level::Pd if page => (level.entry_size() - 1) & !LARGE_PAGE_FLAGS,
-            Level::Pdpt | Level::Pd | Level::Pt => 0,
-        };
-        let beyond = ADDRESS_MASK & !((1 << self.address_bits.min(52)) - 1);
+        let by_level = always_reserved(level, word);
+        if level.is_32_bit() {
+            return word & by_level;
+        }
+        // PAE leaves software no bits behind the address.
+        let end = if level.is_pae() { Entry::NO_EXECUTE.bits() } else { 1 << 52 };
+        let beyond = (end - 1) & !((1 << self.address_bits.min(52)) - 1);
         let no_execute = if self.no_execute { 0 } else { Entry::NO_EXECUTE.bits() };
         word & (by_level | beyond | no_execute)
     }
-}
-
-/// Bits 12 to 0 of a large page's entry: flags, with PAT in bit 12.
-const LARGE_PAGE_FLAGS: u64 = (1 << 13) - 1;
-/// Bits 51 to 12.
-pub(super) const ADDRESS_MASK: u64 = 0x000F_FFFF_FFFF_F000;
-
-/// Whether a present entry maps a page instead of pointing to a table.
-#[must_use]
-pub(super) fn maps_page(level: Level, word: u64) -> bool {
-    match level {
-        Level::Pml4 => false,
-        Level::Pdpt | Level::Pd => word & Entry::HUGE_PAGE.bits() != 0,
-        Level::Pt => true,
-    }
-}
-
-/// How many bytes of virtual addresses a table of this level translates.
-#[must_use]
-pub(super) fn table_size(level: Level) -> u64 {
-    level.entry_size() * 512
 }
 
 /// The address whose bits 63 to 48 are as bit 47 (Intel SDM vol. 1, 3.3.7.1).
@@ -74,6 +53,12 @@ mod tests {
             (Level::Pt, 1 << 39 | 1, 1 << 39),
             (Level::Pt, 1 << 63 | 1, 1 << 63),
             (Level::Pt, 0x7FF0_0000_0000_0E83, 0),
+            (Level::PaePt, 0x7FF0_0000_0000_0E83, 0x7FF0_0000_0000_0000),
+            (Level::PaePdpt, 0x2003, 2),
+            (Level::Pd32, 0x60_0083, 0x20_0000),
+            (Level::Pd32, 0x5F_E083, 0),
+            (Level::Pd32WithoutPse, 0x60_0083, 0),
+            (Level::Pt32, 0xFFFF_FFFF, 0),
         ] {
             assert_eq!(rules.reserved_bits(level, word), reserved, "{level} {word:#x}");
         }

@@ -6,14 +6,15 @@
 use serde::Serialize;
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
+use shared_abi::boot_info::RamRegion;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
-use super::rules::{ADDRESS_MASK, Rules, canonical, maps_page, table_size};
+use super::rules::{Rules, canonical};
 use super::words::{Hex, PageRights, Span};
 use crate::memory::GuestMemory;
-use crate::page_walk::Level;
+use crate::page_walk::{Level, PageTables};
 
-/// The 512 entries of a table.
+/// A page of memory as words: the 512 entries of most tables, or the 1024 of 32-bit paging, two to a word.
 pub type Entries = [u64; 512];
 
 /// A table that CR3 leads to. One that is reached in two ways is there twice.
@@ -62,7 +63,7 @@ impl MappedRun {
 pub struct BadEntry {
     /// The level of its table.
     pub level: Level,
-    /// Which of the 512.
+    /// Which of its table's.
     pub index: u16,
     /// Where it lies; CR3 itself has no place.
     pub entry_gpa: Option<Hex>,
@@ -93,7 +94,7 @@ pub struct Scan {
     pub runs: Vec<MappedRun>,
     /// Entries that are present and wrong.
     pub bad: Vec<BadEntry>,
-    /// How many pages are mapped: of 4 KiB, of 2 MiB, of 1 GiB.
+    /// How many pages are mapped: of 4 KiB, of 2 MiB (4 MiB in 32-bit paging), of 1 GiB.
     pub pages: [u64; 3],
     /// Why the scan stopped before the end, if it did.
     pub cut: Option<String>,
@@ -114,18 +115,47 @@ impl Default for Limits {
     }
 }
 
-/// Visits every table that `cr3` leads to; `read` gives the table at a GPA, or `None` where that is no RAM.
-pub fn scan(cr3: u64, rules: Rules, limits: Limits, read: impl Fn(Gpa) -> Option<Box<Entries>>) -> Scan {
+/// What may be done before any table has taken it away.
+const EVERYTHING: PageRights = PageRights { writable: true, executable: true, user: true };
+
+impl Scan {
+    /// Where paging is off, RAM is mapped to itself, and there are no pages.
+    pub(super) fn of_physical(ram: &[RamRegion]) -> Self {
+        let ram = ram.iter().filter(|ram| ram.size() > 0);
+        let run = |ram: &RamRegion| MappedRun {
+            gva: Span::new(ram.start, ram.end),
+            gpa: Hex(ram.start),
+            page_size: 0,
+            rights: EVERYTHING,
+        };
+        Self { runs: ram.map(run).collect(), ..Self::default() }
+    }
+}
+
+/// The entry of a table, whose first is at `gpa`, in the page that it lies in.
+pub(super) fn entry(page: &Entries, level: Level, gpa: Gpa, index: u64) -> u64 {
+    let offset = (gpa.page_offset() + index * level.entry_bytes()) as usize;
+    let word = page.get(offset / 8).copied().unwrap_or_default();
+    if level.is_32_bit() { word >> (offset % 8 * 8) & 0xFFFF_FFFF } else { word }
+}
+
+/// Visits every table that `tables` leads to; `read` gives the page at a GPA, or `None` where that is no RAM.
+pub fn scan(
+    tables: impl Into<PageTables>,
+    rules: Rules,
+    limits: Limits,
+    read: impl Fn(Gpa) -> Option<Box<Entries>>,
+) -> Scan {
+    let tables = tables.into();
     let mut scanner = Scanner { rules, limits, read, found: Scan::default() };
-    let top = Gpa(cr3 & ADDRESS_MASK);
-    let everything = PageRights { writable: true, executable: true, user: true };
-    if scanner.table(Level::Pml4, top, 0, everything).is_none() {
+    let (level, top) = (tables.paging.root(), tables.root());
+    if scanner.table(level, top, 0, EVERYTHING).is_none() {
         let gva = Span { start: 0, size: u64::MAX };
         let bad = BadEntry {
-            level: Level::Pml4,
+            level,
             index: 0,
             entry_gpa: None,
-            entry: Hex(cr3),
+            entry: Hex(tables.cr3),
             gva,
             fault: EntryFault::TableOutsideRam,
         };
@@ -156,11 +186,12 @@ struct Scanner<R> {
 impl<R: Fn(Gpa) -> Option<Box<Entries>>> Scanner<R> {
     /// Visits the table at `gpa`, that translates the addresses from `gva`. `None` when it does not lie in RAM.
     fn table(&mut self, level: Level, gpa: Gpa, gva: u64, granted: PageRights) -> Option<()> {
-        let entries = (self.read)(gpa)?;
-        let present = entries.iter().filter(|word| *word & Entry::PRESENT.bits() != 0).count() as u16;
-        let span = Span { start: gva, size: table_size(level) };
+        let page = (self.read)(gpa.page_start())?;
+        let entries = || (0..level.entries()).map(|index| entry(&page, level, gpa, index));
+        let present = entries().filter(|word| *word & Entry::PRESENT.bits() != 0).count() as u16;
+        let span = Span { start: gva, size: level.table_size() };
         self.found.tables.push(TablePage { level, gpa: Hex(gpa.0), gva: span, present });
-        for (index, word) in (0u16..).zip(entries.iter().copied()) {
+        for (index, word) in (0u16..).zip(entries()) {
             if word & Entry::PRESENT.bits() == 0 {
                 continue;
             }
@@ -168,7 +199,8 @@ impl<R: Fn(Gpa) -> Option<Box<Entries>>> Scanner<R> {
                 break;
             }
             let gva = canonical(gva + u64::from(index) * level.entry_size());
-            let place = Place { level, index, entry_gpa: gpa.0 + u64::from(index) * 8, gva };
+            let place =
+                Place { level, index, entry_gpa: gpa.0 + u64::from(index) * level.entry_bytes(), gva };
             self.entry(place, word, granted);
         }
         Some(())
@@ -180,16 +212,12 @@ impl<R: Fn(Gpa) -> Option<Box<Entries>>> Scanner<R> {
         if reserved != 0 {
             return self.bad(place, word, EntryFault::ReservedBits(Hex(reserved)));
         }
-        let rights = PageRights {
-            writable: granted.writable && word & Entry::WRITABLE.bits() != 0,
-            executable: granted.executable && word & Entry::NO_EXECUTE.bits() == 0,
-            user: granted.user && word & Entry::USER_ACCESSIBLE.bits() != 0,
-        };
+        let rights = rights(level, word, granted);
         match level.below() {
-            Some(below) if !maps_page(level, word) => {
+            Some(below) if level.page(word).is_none() => {
                 if self.found.tables.len() >= self.limits.tables {
                     self.cut(format!("more than {} page tables", self.limits.tables), gva);
-                } else if self.table(below, Gpa(word & ADDRESS_MASK), gva, rights).is_none() {
+                } else if self.table(below, level.target(word), gva, rights).is_none() {
                     self.bad(place, word, EntryFault::TableOutsideRam);
                 }
             }
@@ -199,7 +227,7 @@ impl<R: Fn(Gpa) -> Option<Box<Entries>>> Scanner<R> {
 
     fn page(&mut self, level: Level, word: u64, gva: u64, rights: PageRights) {
         let page_size = level.entry_size();
-        let gpa = Hex(word & ADDRESS_MASK & !(page_size - 1));
+        let gpa = Hex(level.target(word).0);
         let page = MappedRun { gva: Span { start: gva, size: page_size }, gpa, page_size, rights };
         if let Some(count) = self.found.pages.get_mut(page_index(level)) {
             *count += 1;
@@ -235,6 +263,18 @@ impl<R: Fn(Gpa) -> Option<Box<Entries>>> Scanner<R> {
     }
 }
 
+/// What is left of `granted` behind the entry `word`. The top entries of PAE paging take nothing away.
+fn rights(level: Level, word: u64, granted: PageRights) -> PageRights {
+    if level == Level::PaePdpt {
+        return granted;
+    }
+    PageRights {
+        writable: granted.writable && word & Entry::WRITABLE.bits() != 0,
+        executable: granted.executable && word & Entry::NO_EXECUTE.bits() == 0,
+        user: granted.user && word & Entry::USER_ACCESSIBLE.bits() != 0,
+    }
+}
+
 /// Where an entry stands.
 #[derive(Clone, Copy)]
 struct Place {
@@ -247,9 +287,9 @@ struct Place {
 /// Which count of [`Scan::pages`] is of this level's pages.
 fn page_index(level: Level) -> usize {
     match level {
-        Level::Pml4 | Level::Pt => 0,
-        Level::Pd => 1,
-        Level::Pdpt => 2,
+        Level::Pml4 | Level::Pt | Level::PaePt | Level::Pt32 => 0,
+        Level::Pd | Level::PaePd | Level::Pd32 | Level::Pd32WithoutPse => 1,
+        Level::Pdpt | Level::PaePdpt => 2,
     }
 }
 

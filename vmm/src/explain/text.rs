@@ -151,6 +151,10 @@ fn write_places(places: &[PlaceAnswer], page: &mut Page) {
 impl TablesAnswer {
     fn write(&self, page: &mut Page) {
         page.heading("Page tables");
+        if self.levels == 0 {
+            page.fact("levels", "none: paging is off, and every address is a physical one");
+            return;
+        }
         let by_level: Vec<String> =
             self.by_level.iter().map(|(level, count)| format!("{count} {level}")).collect();
         page.fact("levels", self.levels);
@@ -159,7 +163,10 @@ impl TablesAnswer {
             format!("{} of 4 KiB each: {}; CR3 = {}", self.tables, by_level.join(", "), self.cr3),
         );
         let [small, medium, large] = self.pages;
-        page.fact("pages", format!("{small} of 4 KiB, {medium} of 2 MiB, {large} of 1 GiB"));
+        page.fact(
+            "pages",
+            format!("{small} of 4 KiB, {medium} of {}, {large} of 1 GiB", size(self.large_page)),
+        );
         let share = self.mapped as f64 / (1u64 << 48) as f64 * 100.0;
         page.fact(
             "GVA mapped",

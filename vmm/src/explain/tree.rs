@@ -5,8 +5,8 @@ use shared_abi::Gpa;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
 use super::moment::Moment;
-use super::rules::{ADDRESS_MASK, Rules, canonical, maps_page, table_size};
-use super::tables::{Entries, read_table};
+use super::rules::{Rules, canonical};
+use super::tables::{Entries, entry, read_table};
 use super::words::{Hex, Span};
 use crate::page_walk::Level;
 use crate::vm::Vm;
@@ -18,7 +18,7 @@ pub struct TableTree {
     pub version: u32,
     /// Which tables these are.
     pub moment: Moment,
-    /// The PML4; `None` when it does not lie in RAM.
+    /// The table that CR3 points to; `None` when it does not lie in RAM, or paging is off.
     pub root: Option<TableNode>,
     /// Whether something was left out because there is too much.
     pub is_cut: bool,
@@ -85,7 +85,7 @@ impl TableTree {
 
     fn read(moment: Moment, read: impl Fn(Gpa) -> Option<Box<Entries>>) -> Self {
         let mut planter = Planter { rules: moment.rules(), read, runs: 0, is_cut: false };
-        let root = planter.table(Level::Pml4, Gpa(moment.cr3.0 & ADDRESS_MASK), 0);
+        let root = moment.tables().and_then(|tables| planter.table(tables.paging.root(), tables.root(), 0));
         Self { version: super::VERSION, moment, root, is_cut: planter.is_cut }
     }
 }
@@ -99,10 +99,11 @@ struct Planter<R> {
 
 impl<R: Fn(Gpa) -> Option<Box<Entries>>> Planter<R> {
     fn table(&mut self, level: Level, gpa: Gpa, gva: u64) -> Option<TableNode> {
-        let entries = (self.read)(gpa)?;
-        let span = Span { start: gva, size: table_size(level) };
+        let page = (self.read)(gpa.page_start())?;
+        let entries = (0..level.entries()).map(|index| entry(&page, level, gpa, index));
+        let span = Span { start: gva, size: level.table_size() };
         let mut node = TableNode { level, gpa: Hex(gpa.0), gva: span, entries: Vec::new() };
-        for (index, word) in (0u16..).zip(entries.iter().copied()) {
+        for (index, word) in (0u16..).zip(entries) {
             if word & Entry::PRESENT.bits() == 0
                 || node.entries.last_mut().is_some_and(|last| last.take(level, index, word))
             {
@@ -126,19 +127,16 @@ impl<R: Fn(Gpa) -> Option<Box<Entries>>> Planter<R> {
         if reserved != 0 {
             return EntryLeads::ReservedBits(Hex(reserved));
         }
-        let target = Gpa(word & ADDRESS_MASK);
+        let target = level.target(word);
         match level.below() {
-            Some(_) if !maps_page(level, word) && self.runs >= MAX_RUNS => {
+            Some(_) if level.page(word).is_none() && self.runs >= MAX_RUNS => {
                 self.is_cut = true;
                 EntryLeads::LeftOut(Hex(target.0))
             }
-            Some(below) if !maps_page(level, word) => self
+            Some(below) if level.page(word).is_none() => self
                 .table(below, target, gva)
                 .map_or(EntryLeads::OutsideRam(Hex(target.0)), EntryLeads::Table),
-            _ => EntryLeads::Pages {
-                gpa: Hex(target.0 & !(level.entry_size() - 1)),
-                page_size: level.entry_size(),
-            },
+            _ => EntryLeads::Pages { gpa: Hex(target.0), page_size: level.entry_size() },
         }
     }
 }
@@ -165,7 +163,13 @@ mod tests {
     use super::*;
 
     fn tree(tables: &[&[(usize, u64)]]) -> TableTree {
-        let moment = Moment { when: When::Start, cr3: Hex(0x1000), note: None, rules: None };
+        let moment = Moment {
+            when: When::Start,
+            cr3: Hex(0x1000),
+            note: None,
+            rules: None,
+            tables: Some(0x1000.into()),
+        };
         TableTree::read(moment, memory(tables))
     }
 

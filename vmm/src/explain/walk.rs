@@ -23,7 +23,7 @@ pub struct Walk {
     pub gva: Hex,
     /// The function it lies in, when the image tells.
     pub symbol: Option<String>,
-    /// The entries that were read, from the PML4's on.
+    /// The entries that were read, from where CR3 points on; none while paging is off.
     pub steps: Vec<Step>,
     /// Why the walk ended there: `PT[0] maps a page of 4 KiB`, `PD[3] not present`.
     pub reason: String,
@@ -38,7 +38,7 @@ pub struct Step {
     pub level: Level,
     /// Where the table lies.
     pub table_gpa: Hex,
-    /// Which of its 512 entries.
+    /// Which of its entries.
     pub index: u16,
     /// Where the entry lies.
     pub entry_gpa: Hex,
@@ -50,6 +50,13 @@ pub struct Step {
     pub bits: Vec<Bit>,
 }
 
+impl Step {
+    /// The entry with all its digits.
+    fn digits(&self, entry: Hex) -> String {
+        if self.level.is_32_bit() { format!("{:#010x}", entry.0) } else { format!("{:#018x}", entry.0) }
+    }
+}
+
 /// The page at a walk's end.
 #[derive(Clone, Debug, Serialize)]
 pub struct Page {
@@ -57,7 +64,7 @@ pub struct Page {
     pub gpa: Hex,
     /// The same in the VMM's address space; `None` where no RAM is.
     pub hva: Option<Hex>,
-    /// Size of the page in bytes.
+    /// Size of the page in bytes; 0 while paging is off, when there are no pages.
     pub page_size: u64,
     /// What all levels together grant.
     pub rights: PageRights,
@@ -86,8 +93,20 @@ impl Walk {
         read: impl Fn(Gpa) -> Option<u64>,
         hva: impl Fn(Gpa) -> Option<u64>,
     ) -> Self {
+        let Some(tables) = moment.tables() else {
+            let (reason, page) = (OFF.to_owned(), Some(Page::physical(gva, hva)));
+            return Self {
+                version: super::VERSION,
+                moment,
+                gva: Hex(gva.0),
+                symbol,
+                steps: Vec::new(),
+                reason,
+                page,
+            };
+        };
         let rules = moment.rules();
-        let mut walked = trace(moment.cr3.0, gva, read);
+        let mut walked = trace(tables, gva, read);
         // Some bits are reserved on this CPU only.
         let wrong = |step: &crate::page_walk::WalkStep| {
             step.entry.is_some_and(|entry| entry & 1 != 0 && rules.reserved_bits(step.level, entry) != 0)
@@ -117,6 +136,17 @@ impl Walk {
     }
 }
 
+/// Why a walk has no steps.
+const OFF: &str = "paging is off: the address is a physical one";
+
+impl Page {
+    /// What an address leads to while paging is off.
+    fn physical(gva: Gva, hva: impl Fn(Gpa) -> Option<u64>) -> Self {
+        let rights = PageRights { writable: true, executable: true, user: true };
+        Self { gpa: Hex(gva.0), hva: hva(Gpa(gva.0)).map(Hex), page_size: 0, rights }
+    }
+}
+
 impl fmt::Display for Walk {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "GVA {}", self.gva)?;
@@ -127,15 +157,17 @@ impl fmt::Display for Walk {
             self.steps.iter().map(|step| format!("{}[{}]", step.level, step.index)).collect();
         let path = if path.is_empty() { "no table is read".to_owned() } else { path.join(" ") };
         writeln!(f, ": {path}")?;
-        if let Some(note) = &self.moment.note {
-            writeln!(f, "  note: {note}")?;
+        if self.moment.tables().is_some() {
+            if let Some(note) = &self.moment.note {
+                writeln!(f, "  note: {note}")?;
+            }
+            writeln!(f, "  CR3  {}", self.moment.cr3)?;
         }
-        writeln!(f, "  CR3  {}", self.moment.cr3)?;
         for step in &self.steps {
             write!(f, "  {:4} [{}] at GPA {}", step.level, step.index, step.entry_gpa)?;
             match (step.entry, step.entry_hva) {
-                (Some(entry), Some(hva)) => writeln!(f, ", HVA {hva}: {:#018x}", entry.0)?,
-                (Some(entry), None) => writeln!(f, ": {:#018x}", entry.0)?,
+                (Some(entry), Some(hva)) => writeln!(f, ", HVA {hva}: {}", step.digits(entry))?,
+                (Some(entry), None) => writeln!(f, ": {}", step.digits(entry))?,
                 (None, _) => writeln!(f, ": no RAM")?,
             }
             if !step.bits.is_empty() {
@@ -160,7 +192,8 @@ mod tests {
 
     fn walk(words: &[(u64, u64)], gva: u64) -> Walk {
         let rules = Some(Rules { address_bits: 39, no_execute: true });
-        let moment = Moment { when: When::Stop, cr3: Hex(0x1000), note: None, rules };
+        let moment =
+            Moment { when: When::Stop, cr3: Hex(0x1000), note: None, rules, tables: Some(0x1000.into()) };
         let read = |gpa: Gpa| {
             let word = words.iter().find(|(own, _)| *own == gpa.0).map_or(0, |(_, word)| *word);
             (gpa.0 < 1 << 20).then_some(word)

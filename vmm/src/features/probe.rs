@@ -13,6 +13,7 @@ use kvm_ioctls::{Cap, Kvm};
 use shared_abi::{layout, ports};
 
 use super::{Feature, Finding, mode};
+use crate::boot::cpu_mode::StartMode;
 use crate::error::{Error, Result};
 use crate::next::StopReason;
 use crate::tiny_guest::TinyGuest;
@@ -58,16 +59,19 @@ impl Host {
     /// What was seen instead of the feature; `None` when it is there.
     fn missing(&self, feature: Feature) -> Result<Option<String>> {
         match feature {
-            Feature::RealMode => mode::enter(mode::REAL),
-            Feature::ProtectedMode => mode::enter(mode::PROTECTED),
-            Feature::Paging32 => mode::enter(mode::PAGING_32),
-            Feature::Pae => mode::enter(mode::PAE),
-            Feature::Virtual8086 => mode::enter(mode::VIRTUAL_8086),
+            Feature::RealMode => mode::start_in(StartMode::Real),
+            Feature::ProtectedMode => mode::start_in(StartMode::Protected),
+            Feature::Paging32 => mode::start_in(StartMode::Paged32),
+            Feature::Pae => mode::start_in(StartMode::Pae),
+            Feature::Virtual8086 => mode::virtual_8086(),
             Feature::FiveLevelPaging => Ok(self.cpuid_lacks(7, |leaf| leaf.ecx, 16)),
             Feature::GigabytePages => Ok(self.cpuid_lacks(0x8000_0001, |leaf| leaf.edx, 26)),
             Feature::NestedSvm => Ok(self.cpuid_lacks(0x8000_0001, |leaf| leaf.ecx, 2)),
             Feature::NestedVmx => Ok(self.cpuid_lacks(1, |leaf| leaf.ecx, 5)),
-            Feature::Smm => Ok(self.kvm_lacks(Cap::X86Smm, "KVM_CAP_X86_SMM", 1)),
+            Feature::Smm => match self.kvm_lacks(Cap::X86Smm, "KVM_CAP_X86_SMM", 1) {
+                Some(lack) => Ok(Some(lack)),
+                None => mode::system_management(),
+            },
             Feature::SyncRegs => Ok(self.kvm_lacks(Cap::SyncRegs, "KVM_CAP_SYNC_REGS", KVM_SYNC_X86_REGS)),
             Feature::Int3 => raises(&[0xCC]),
             Feature::SoftwareInterrupt => raises(&[0xCD, 0x80]), // int 0x80

@@ -19,6 +19,7 @@ use crate::boot::contract::find_note;
 use crate::boot::kernel::KernelImage;
 use crate::config::KernelSource;
 use crate::coverage::{LineTable, LineTableError};
+use crate::cpus::VcpuCount;
 use crate::error::Error;
 
 /// An image that holds tests.
@@ -53,6 +54,8 @@ pub struct GuestTest {
     pub timeout: Option<Duration>,
     /// Whether it runs only when asked for.
     pub is_ignored: bool,
+    /// How many vCPUs its machine has.
+    pub vcpus: VcpuCount,
 }
 
 /// How a test ends.
@@ -220,6 +223,7 @@ impl<'a> Segments<'a> {
             max_instructions: limit(record.max_instructions),
             timeout: limit(record.timeout_ms).map(Duration::from_millis),
             is_ignored: record.ignored != 0,
+            vcpus: vcpus(record)?,
         })
     }
 }
@@ -239,6 +243,16 @@ fn end(record: &TestRecord) -> Result<End, TestListError> {
             Ok(End::Fault { vector: vector.transpose()?, address: told(record.address).map(Gva) })
         }
         None => Err(meaningless("the ending of a test", record.ending)),
+    }
+}
+
+/// Instructions are counted on one vCPU only.
+fn vcpus(record: &TestRecord) -> Result<VcpuCount, TestListError> {
+    let meaningless = TestListError::Meaningless { what: "the number of CPUs of a test", value: record.cpus };
+    match VcpuCount::new(record.cpus) {
+        Ok(VcpuCount::ONE) => Ok(VcpuCount::ONE),
+        Ok(several) if limit(record.max_instructions).is_none() => Ok(several),
+        _ => Err(meaningless),
     }
 }
 

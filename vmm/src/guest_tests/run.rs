@@ -65,6 +65,7 @@ fn run_by(
     let start = Instant::now();
     let (console, captured) = Console::capture();
     let mut config = VmConfig::new(image.kernel());
+    config.vcpus = test.vcpus;
     config.arguments = vec![test.name.clone(), test.index.to_string()];
     config.timeout = Some(test.timeout.unwrap_or(options.timeout).saturating_mul(patience));
     config.console = match options.show {

@@ -169,6 +169,7 @@ mod tests {
     use shared_abi::{ExceptionFrame, Gva, Vector};
 
     use super::*;
+    use crate::cpus::VcpuCount;
 
     fn test() -> GuestTest {
         GuestTest {
@@ -183,6 +184,7 @@ mod tests {
             max_instructions: None,
             timeout: None,
             is_ignored: false,
+            vcpus: VcpuCount::ONE,
         }
     }
 

@@ -49,6 +49,7 @@ pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Re
     context.machine.flush_console()?;
     let Some(mut input) = context.machine.input(wait) else {
         // Another vCPU waits for what is typed, so there is nothing yet.
+        context.machine.tell_next_arrival()?;
         return Ok(Outcome::Answer(Err(HypercallError::WouldBlock)));
     };
     let mut bytes = vec![0; buffer.size as usize];
@@ -57,7 +58,10 @@ pub(super) fn read(context: &Context<'_>, buffer: GuestBuffer, wait: bool) -> Re
             let typed = bytes.get(..count).unwrap_or_default();
             space.write(buffer.gva, typed).map(|()| count as u64)
         }
-        Typed::NothingYet => Err(HypercallError::WouldBlock),
+        Typed::NothingYet => {
+            context.machine.tell_next_arrival()?;
+            Err(HypercallError::WouldBlock)
+        }
         Typed::Stopped(reason) => return Ok(Outcome::Stop(reason)),
     };
     Ok(Outcome::Answer(answer))

@@ -44,7 +44,7 @@ pub use handlers::Handlers;
 pub use sample::{MAX_EXITS, Sample, Sampled, SampledExit, Span};
 pub(crate) use shared::Shared;
 pub use stats::{MAX_SITES, Stats};
-pub use summary::{KindRow, Line, LineRow, Summary, Tally};
+pub use summary::{KindRow, Line, LineRow, Summary, Tally, VcpuRow};
 pub use timeline::Timeline;
 pub use trace::Trace;
 

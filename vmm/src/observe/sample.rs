@@ -37,25 +37,35 @@ pub struct Sample {
     meter: Meter,
     handlers: Handlers,
     counts: ExitCounts,
-    mark: Option<Mark>,
+    /// Whose turn it is.
+    vcpu: VcpuId,
     kept: Kept,
 }
 
 /// What is kept.
 #[derive(Debug, Default)]
 struct Kept {
-    index: HashMap<Site, usize>,
-    sites: Vec<(Site, Code)>,
+    index: HashMap<(VcpuId, Site), usize>,
+    sites: Vec<(VcpuId, Site, Code)>,
     first: Vec<SampledExit>,
     last: VecDeque<SampledExit>,
     total: u64,
     end_ns: u64,
-    /// Spans that are open, by where they are in `spans`; `None` is one that is not kept.
-    open: Vec<Option<usize>>,
-    /// Spans that are open and deeper than can be kept.
-    deeper: u64,
+    /// The spans that are open, of each vCPU.
+    open: Vec<Open>,
     spans: Vec<Span>,
     log: Vec<(u64, String)>,
+}
+
+/// The spans that a vCPU is in.
+#[derive(Clone, Debug, Default)]
+struct Open {
+    /// What its call has marked that is being answered.
+    mark: Option<Mark>,
+    /// Where they are in `spans`; `None` is one that is not kept.
+    spans: Vec<Option<usize>>,
+    /// Spans that are deeper than can be kept.
+    deeper: u64,
 }
 
 /// The beginning and the end of a run, as data.
@@ -127,8 +137,8 @@ impl Sample {
             meter: Meter::new(vm, true),
             handlers: vm.handlers(),
             counts: ExitCounts::default(),
-            mark: None,
-            kept: Kept::default(),
+            vcpu: VcpuId::FIRST,
+            kept: Kept { open: vec![Open::default(); vm.vcpu_count().get().into()], ..Kept::default() },
         }
     }
 
@@ -136,12 +146,14 @@ impl Sample {
     #[must_use]
     pub fn finish(self, symbols: &Symbols) -> Sampled {
         let Self { handlers, kept, .. } = self;
-        let usual = kept.sites.iter().find_map(|(_, code)| code.shows());
+        let usual = kept.sites.iter().find_map(|(_, _, code)| code.shows());
+        let has_several = kept.open.len() > 1;
         let mut lines = Lines::default();
-        let name = |(site, code): &(Site, Code)| {
+        let name = |(vcpu, site, code): &(VcpuId, Site, Code)| {
             let lined = lines.of(site, instruction::address(site, code, usual), symbols);
             let what = what(site.kind, &site.target.to_string(), handlers.name(site.target));
-            format!("{what}, by {}", short(&place(lined.caller.as_ref(), lined.instruction.as_ref())))
+            let on = if has_several { format!(" on {vcpu}") } else { String::new() };
+            format!("{what}{on}, by {}", short(&place(lined.caller.as_ref(), lined.instruction.as_ref())))
         };
         let sites = kept.sites.iter().map(name).collect();
         let mut exits: Vec<_> = kept.first.into_iter().chain(kept.last).collect();
@@ -165,8 +177,9 @@ impl Sample {
 }
 
 impl Kept {
-    fn add(&mut self, closed: &Closed<'_>, mark: Option<Mark>) {
+    fn add(&mut self, closed: &Closed<'_>) {
         let entry = closed.entry;
+        let mark = self.open(entry.vcpu).mark.take();
         let exit = SampledExit {
             number: entry.number,
             left_ns: entry.left_ns(),
@@ -185,44 +198,56 @@ impl Kept {
             self.last.push_back(exit);
         }
         match mark {
-            Some(Mark::Begin(name)) => self.begin(&name),
-            Some(Mark::End) => self.end(exit.left_ns),
+            Some(Mark::Begin(name)) => self.begin(entry.vcpu, &name),
+            Some(Mark::End) => self.end(entry.vcpu, exit.left_ns),
             None => {}
         }
     }
 
     /// The number of the place that an exit came from.
     fn site(&mut self, closed: &Closed<'_>) -> usize {
-        let site = &closed.entry.site;
-        match self.index.get(site) {
+        let (vcpu, site) = (closed.entry.vcpu, &closed.entry.site);
+        match self.index.get(&(vcpu, *site)) {
             Some(known) => *known,
             None if self.sites.len() < MAX_SITES => {
                 let number = self.sites.len();
-                self.sites.push((*site, closed.code()));
-                self.index.insert(*site, number);
+                self.sites.push((vcpu, *site, closed.code()));
+                self.index.insert((vcpu, *site), number);
                 number
             }
             None => MAX_SITES,
         }
     }
 
-    fn begin(&mut self, name: &str) {
-        if self.open.len() >= MAX_EVENTS {
-            self.deeper += 1;
+    fn open(&mut self, vcpu: VcpuId) -> &mut Open {
+        self.open.get_mut(vcpu.index()).expect("every vCPU of the machine has its spans")
+    }
+
+    fn begin(&mut self, vcpu: VcpuId, name: &str) {
+        let is_kept = self.spans.len() < MAX_EVENTS;
+        let place = is_kept.then_some(self.spans.len());
+        let has_several = self.open.len() > 1;
+        let open = self.open(vcpu);
+        if open.spans.len() >= MAX_EVENTS {
+            open.deeper += 1;
             return;
         }
-        let is_kept = self.spans.len() < MAX_EVENTS;
-        self.open.push(is_kept.then_some(self.spans.len()));
+        open.spans.push(place);
+        let depth = open.spans.len() - 1;
         if is_kept {
-            let depth = self.open.len() - 1;
-            self.spans.push(Span { name: short(name), start_ns: self.end_ns, end_ns: None, depth });
+            let name = if has_several { short(&format!("{vcpu}: {name}")) } else { short(name) };
+            self.spans.push(Span { name, start_ns: self.end_ns, end_ns: None, depth });
         }
     }
 
-    fn end(&mut self, at_ns: u64) {
-        if self.deeper > 0 {
-            self.deeper -= 1;
-        } else if let Some(span) = self.open.pop().flatten().and_then(|span| self.spans.get_mut(span)) {
+    fn end(&mut self, vcpu: VcpuId, at_ns: u64) {
+        let open = self.open(vcpu);
+        if open.deeper > 0 {
+            open.deeper -= 1;
+            return;
+        }
+        let place = open.spans.pop().flatten();
+        if let Some(span) = place.and_then(|place| self.spans.get_mut(place)) {
             span.end_ns = Some(at_ns);
         }
     }
@@ -241,11 +266,12 @@ impl Observer for Sample {
 
     fn on_vcpu(&mut self, vcpu: VcpuId) {
         self.meter.turn_to(vcpu);
+        self.vcpu = vcpu;
     }
 
     fn on_entry(&mut self) {
         if let Some(closed) = self.meter.enter() {
-            self.kept.add(&closed, self.mark.take());
+            self.kept.add(&closed);
         }
     }
 
@@ -266,12 +292,12 @@ impl Observer for Sample {
     }
 
     fn on_mark(&mut self, mark: &Mark) {
-        self.mark = Some(mark.clone());
+        self.kept.open(self.vcpu).mark = Some(mark.clone());
     }
 
     fn on_answer(&mut self, next: &Next) {
         if let Some(closed) = self.meter.answer(next) {
-            self.kept.add(&closed, self.mark.take());
+            self.kept.add(&closed);
         }
     }
 
@@ -286,35 +312,35 @@ mod tests {
 
     #[test]
     fn spans_lie_in_each_other_and_end_in_their_order() {
-        let mut kept = Kept { end_ns: 10, ..Kept::default() };
-        kept.begin("outer");
+        let mut kept = Kept { end_ns: 10, open: vec![Open::default()], ..Kept::default() };
+        kept.begin(VcpuId::FIRST, "outer");
         kept.end_ns = 20;
-        kept.begin("inner");
-        kept.end(30);
-        kept.end(40);
-        kept.end(50);
+        kept.begin(VcpuId::FIRST, "inner");
+        kept.end(VcpuId::FIRST, 30);
+        kept.end(VcpuId::FIRST, 40);
+        kept.end(VcpuId::FIRST, 50);
         let seen: Vec<_> = kept.spans.iter().map(|span| (span.start_ns, span.end_ns, span.depth)).collect();
         assert_eq!(seen, [(10, Some(40), 0), (20, Some(30), 1)]);
     }
 
     #[test]
     fn a_guest_that_opens_spans_without_end_takes_no_more_memory() {
-        let mut kept = Kept::default();
+        let mut kept = Kept { open: vec![Open::default()], ..Kept::default() };
         let name = "x".repeat(MAX_TEXT + 1);
         for _ in 0..10 * MAX_EVENTS {
-            kept.begin(&name);
+            kept.begin(VcpuId::FIRST, &name);
         }
-        assert_eq!((kept.open.len(), kept.spans.len()), (MAX_EVENTS, MAX_EVENTS));
+        assert_eq!((kept.open[0].spans.len(), kept.spans.len()), (MAX_EVENTS, MAX_EVENTS));
         assert_eq!(kept.spans[0].name.chars().count(), MAX_TEXT + 1, "the last letter says that it was cut");
         for _ in 0..9 * MAX_EVENTS {
-            kept.end(7);
+            kept.end(VcpuId::FIRST, 7);
         }
         assert_eq!(
             kept.spans.iter().filter(|span| span.end_ns.is_some()).count(),
             0,
             "those that are not kept"
         );
-        kept.end(8);
+        kept.end(VcpuId::FIRST, 8);
         assert_eq!(kept.spans[MAX_EVENTS - 1].end_ns, Some(8));
     }
 }

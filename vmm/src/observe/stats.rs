@@ -38,7 +38,7 @@ impl Stats {
             meter: Meter::new(vm, true),
             handlers: vm.handlers(),
             counts: ExitCounts::default(),
-            sites: Sites::default(),
+            sites: Sites { vcpus: vec![Tally::default(); vm.vcpu_count().get().into()], ..Sites::default() },
         }
     }
 
@@ -94,6 +94,8 @@ pub(super) struct Sites {
     last: usize,
     /// Exits of sites beyond the limit.
     rest: [Tally; Kind::ALL.len()],
+    /// Exits of each vCPU.
+    vcpus: Vec<Tally>,
 }
 
 /// A site, what was seen there first, and what has added up.
@@ -108,6 +110,9 @@ impl Sites {
     fn add(&mut self, closed: &Closed<'_>) {
         let entry = closed.entry;
         self.tally_of(&entry.site, || closed.code()).add(entry);
+        if let Some(own) = self.vcpus.get_mut(entry.vcpu.index()) {
+            own.add(entry);
+        }
     }
 
     fn tally_of(&mut self, site: &Site, code: impl FnOnce() -> Code) -> &mut Tally {
@@ -130,6 +135,12 @@ impl Sites {
     /// The sites, in the order in which they came first.
     pub(super) fn known(&self) -> &[Known] {
         &self.known
+    }
+
+    /// Exits by vCPU, where the machine has several.
+    pub(super) fn by_vcpu(&self) -> impl Iterator<Item = (VcpuId, Tally)> {
+        let has_several = self.vcpus.len() > 1;
+        (0..).map_while(VcpuId::new).zip(self.vcpus.iter().copied()).filter(move |_| has_several)
     }
 
     /// Exits of sites that were too many, by kind.

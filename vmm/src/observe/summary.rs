@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use crate::cpus::VcpuId;
 use crate::debug::{Detail, Symbols};
 use crate::observe::entry::{Kind, Target};
 use crate::observe::instruction;
@@ -26,6 +27,9 @@ pub struct Summary {
     pub total: Tally,
     /// By kind, in the order of [`Kind`].
     pub kinds: Vec<KindRow>,
+    /// By vCPU, where the machine has several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub vcpus: Vec<VcpuRow>,
     /// By line, those with most exits first.
     pub lines: Vec<LineRow>,
 }
@@ -48,6 +52,16 @@ pub struct Tally {
 pub struct KindRow {
     /// The kind.
     pub kind: Kind,
+    /// How many.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// Exits of one vCPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VcpuRow {
+    /// Which.
+    pub vcpu: VcpuId,
     /// How many.
     #[serde(flatten)]
     pub tally: Tally,
@@ -135,6 +149,7 @@ impl Summary {
             counts: *counts,
             total,
             kinds: kinds.into_iter().map(|(kind, tally)| KindRow { kind, tally }).collect(),
+            vcpus: sites.by_vcpu().map(|(vcpu, tally)| VcpuRow { vcpu, tally }).collect(),
             lines: rows.into_iter().map(|(key, tally)| LineRow::of(key, tally, handlers)).collect(),
         }
     }

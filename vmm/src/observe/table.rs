@@ -19,6 +19,9 @@ impl fmt::Display for Summary {
         for row in &self.kinds {
             writeln!(f, "{:24} {}", row.kind.word(), self.cells(&row.tally))?;
         }
+        for row in self.vcpus.iter().filter(|row| row.tally.exits > 0) {
+            writeln!(f, "{:24} {}", row.vcpu.to_string(), self.cells(&row.tally))?;
+        }
         writeln!(f, "{:24} {}", "all", self.cells(&self.total))?;
         writeln!(f)?;
         writeln!(

@@ -20,7 +20,7 @@ use std::io::{self, BufWriter, Write};
 use serde_json::{Value, json};
 use shared_abi::hypercall::{Answer, Registers};
 
-use crate::cpus::VcpuId;
+use crate::cpus::{VcpuCount, VcpuId};
 use crate::exit::Exit;
 use crate::log::LogRecord;
 use crate::next::Next;
@@ -35,7 +35,10 @@ use crate::vm::Vm;
 pub struct Timeline {
     meter: Meter,
     counts: ExitCounts,
-    mark: Option<Mark>,
+    /// Whose turn it is.
+    vcpu: VcpuId,
+    /// What each vCPU's call has marked that is being answered.
+    marks: Vec<Option<Mark>>,
     picture: Picture,
 }
 
@@ -47,8 +50,9 @@ impl Timeline {
     #[must_use]
     pub fn new(vm: &Vm, sink: impl Write + Send + 'static) -> Self {
         let meter = Meter::new(vm, false);
-        let picture = Picture::new(vm.handlers(), Box::new(sink));
-        Self { meter, counts: ExitCounts::default(), mark: None, picture }
+        let picture = Picture::new(vm.handlers(), vm.vcpu_count(), Box::new(sink));
+        let marks = vec![None; vm.vcpu_count().get().into()];
+        Self { meter, counts: ExitCounts::default(), vcpu: VcpuId::FIRST, marks, picture }
     }
 
     /// A timeline to a file.
@@ -76,11 +80,13 @@ impl Timeline {
 impl Observer for Timeline {
     fn on_vcpu(&mut self, vcpu: VcpuId) {
         self.meter.turn_to(vcpu);
+        self.vcpu = vcpu;
     }
 
     fn on_entry(&mut self) {
         if let Some(closed) = self.meter.enter() {
-            self.picture.add(&closed, self.mark.take());
+            let mark = self.marks.get_mut(self.vcpu.index()).and_then(Option::take);
+            self.picture.add(&closed, mark);
         }
     }
 
@@ -95,19 +101,23 @@ impl Observer for Timeline {
 
     fn on_log(&mut self, record: &LogRecord) {
         let now = self.meter.now();
-        self.picture.point(now, &record.to_string());
+        self.picture.point(self.vcpu, now, &record.to_string());
     }
 
     fn on_mark(&mut self, mark: &Mark) {
-        self.mark = Some(mark.clone());
+        if let Some(own) = self.marks.get_mut(self.vcpu.index()) {
+            *own = Some(mark.clone());
+        }
     }
 
     fn on_answer(&mut self, next: &Next) {
         if let Some(closed) = self.meter.answer(next) {
-            self.picture.add(&closed, self.mark.take());
+            let mark = self.marks.get_mut(self.vcpu.index()).and_then(Option::take);
+            self.picture.add(&closed, mark);
         }
         if let Next::Stop(reason) = next {
-            self.picture.point(self.picture.end_ns, &reason.to_string());
+            let end_ns = self.picture.track(self.vcpu).end_ns;
+            self.picture.point(self.vcpu, end_ns, &reason.to_string());
         }
     }
 
@@ -116,12 +126,27 @@ impl Observer for Timeline {
     }
 }
 
-/// The process and the track of the only vCPU: any two numbers.
+/// The process: any number.
 const PROCESS: u32 = 1;
-const TRACK: u32 = 1;
 
-/// The most spans that may be open at once; those further inside are not drawn.
+/// The number of a vCPU's track, which some viewers want not to be 0.
+fn track_number(vcpu: VcpuId) -> u32 {
+    u32::from(vcpu.number()) + 1
+}
+
+/// The most spans that may be open at once on a track; those further inside are not drawn.
 const MAX_OPEN: u64 = 64;
+
+/// The track of a vCPU.
+#[derive(Clone, Copy, Debug, Default)]
+struct Track {
+    /// Spans that the guest has begun and not ended.
+    open: u64,
+    /// Those of them that are drawn: the outermost.
+    drawn: u64,
+    /// When the last exit was answered.
+    end_ns: u64,
+}
 
 /// The events, as they are written.
 struct Picture {
@@ -131,12 +156,8 @@ struct Picture {
     written: u64,
     /// An event as text; kept, so that it is allocated once.
     text: String,
-    /// Spans that the guest has begun and not ended.
-    open: u64,
-    /// Those of them that are drawn: the outermost.
-    drawn: u64,
-    /// When the last exit was answered.
-    end_ns: u64,
+    /// One for each vCPU.
+    tracks: Vec<Track>,
     /// Exits that were not drawn.
     left_out: u64,
     /// The first failure; nothing is written behind it.
@@ -144,57 +165,69 @@ struct Picture {
 }
 
 impl Picture {
-    fn new(handlers: Handlers, sink: Box<dyn Write + Send>) -> Self {
+    fn new(handlers: Handlers, vcpus: VcpuCount, sink: Box<dyn Write + Send>) -> Self {
         let mut own = Self {
             handlers,
             sink,
             limit: Timeline::LIMIT,
             written: 0,
             text: String::new(),
-            open: 0,
-            drawn: 0,
-            end_ns: 0,
+            tracks: vec![Track::default(); vcpus.get().into()],
             left_out: 0,
             failure: None,
         };
         own.text.push('[');
-        own.name("process_name", "guest");
-        own.text.push(',');
-        own.name("thread_name", "vCPU 0");
+        own.name("process_name", VcpuId::FIRST, "guest");
+        for vcpu in vcpus.ids() {
+            own.text.push(',');
+            own.name("thread_name", vcpu, &vcpu.to_string());
+        }
         own.write();
         own
     }
 
-    /// Names the process or the track.
-    fn name(&mut self, what: &str, name: &str) {
+    /// Names the process or a track.
+    fn name(&mut self, what: &str, vcpu: VcpuId, name: &str) {
+        let track = track_number(vcpu);
         let _ = write!(
             self.text,
             "\n{}",
-            json!({ "name": what, "ph": "M", "pid": PROCESS, "tid": TRACK, "args": { "name": name } })
+            json!({ "name": what, "ph": "M", "pid": PROCESS, "tid": track, "args": { "name": name } })
         );
+    }
+
+    fn track(&mut self, vcpu: VcpuId) -> &mut Track {
+        self.tracks.get_mut(vcpu.index()).expect("every vCPU of the machine has its track")
     }
 
     /// Draws an exit: the guest's span before it, the host's behind it, and a mark's edge between two spans.
     fn add(&mut self, closed: &Closed<'_>, mark: Option<Mark>) {
         let entry = closed.entry;
-        self.end_ns = entry.end_ns();
+        let vcpu = entry.vcpu;
+        self.track(vcpu).end_ns = entry.end_ns();
         let is_full = self.is_full();
         self.left_out += u64::from(is_full);
         if !is_full {
-            self.event("guest", "X", entry.entered_ns, format_args!(r#","dur":{}"#, micros(entry.guest_ns)));
+            self.event(
+                vcpu,
+                "guest",
+                "X",
+                entry.entered_ns,
+                format_args!(r#","dur":{}"#, micros(entry.guest_ns)),
+            );
         }
         if mark == Some(Mark::End) {
-            self.end_span(entry.left_ns());
+            self.end_span(vcpu, entry.left_ns());
         }
         if !is_full {
             let site = &entry.site;
             let host = what(site.kind, &site.target.to_string(), self.handlers.name(site.target));
             let (duration, number, bytes) = (micros(entry.host_ns), entry.number, entry.bytes);
             let rest = format_args!(r#","dur":{duration},"args":{{"exit":{number},"bytes":{bytes}}}"#);
-            self.event(&format!("host: {host}"), "X", entry.left_ns(), rest);
+            self.event(vcpu, &format!("host: {host}"), "X", entry.left_ns(), rest);
         }
         if let Some(Mark::Begin(name)) = mark {
-            self.begin_span(&name);
+            self.begin_span(vcpu, &name);
         }
     }
 
@@ -203,36 +236,42 @@ impl Picture {
     }
 
     /// Begins a span inside all others. Inside one that is not drawn none is.
-    fn begin_span(&mut self, name: &str) {
-        if self.open == self.drawn && self.drawn < MAX_OPEN && !self.is_full() {
-            self.drawn += 1;
-            self.event(name, "B", self.end_ns, format_args!(""));
+    fn begin_span(&mut self, vcpu: VcpuId, name: &str) {
+        let is_full = self.is_full();
+        let track = self.track(vcpu);
+        let is_drawn = track.open == track.drawn && track.drawn < MAX_OPEN && !is_full;
+        track.open += 1;
+        if is_drawn {
+            track.drawn += 1;
+            let at_ns = track.end_ns;
+            self.event(vcpu, name, "B", at_ns, format_args!(""));
         }
-        self.open += 1;
     }
 
     /// Ends the innermost span, if there is one.
-    fn end_span(&mut self, at_ns: u64) {
-        if self.open > 0 && self.open == self.drawn {
-            self.drawn -= 1;
-            self.event("", "E", at_ns, format_args!(""));
+    fn end_span(&mut self, vcpu: VcpuId, at_ns: u64) {
+        let track = self.track(vcpu);
+        let is_drawn = track.open > 0 && track.open == track.drawn;
+        track.open = track.open.saturating_sub(1);
+        if is_drawn {
+            track.drawn -= 1;
+            self.event(vcpu, "", "E", at_ns, format_args!(""));
         }
-        self.open = self.open.saturating_sub(1);
     }
 
     /// Something that happened at one moment.
-    fn point(&mut self, at_ns: u64, name: &str) {
+    fn point(&mut self, vcpu: VcpuId, at_ns: u64, name: &str) {
         if !self.is_full() {
-            self.event(name, "i", at_ns, format_args!(r#","s":"t""#));
+            self.event(vcpu, name, "i", at_ns, format_args!(r#","s":"t""#));
         }
     }
 
-    fn event(&mut self, name: &str, phase: &str, at_ns: u64, rest: fmt::Arguments<'_>) {
-        let (name, time) = (Value::from(name), micros(at_ns));
+    fn event(&mut self, vcpu: VcpuId, name: &str, phase: &str, at_ns: u64, rest: fmt::Arguments<'_>) {
+        let (track, name, time) = (track_number(vcpu), Value::from(name), micros(at_ns));
         // Writing to a `String` never fails.
         let _ = write!(
             self.text,
-            ",\n{{\"name\":{name},\"ph\":\"{phase}\",\"ts\":{time},\"pid\":{PROCESS},\"tid\":{TRACK}{rest}}}"
+            ",\n{{\"name\":{name},\"ph\":\"{phase}\",\"ts\":{time},\"pid\":{PROCESS},\"tid\":{track}{rest}}}"
         );
         self.write();
     }
@@ -246,13 +285,19 @@ impl Picture {
     }
 
     fn finish(&mut self) -> io::Result<()> {
-        self.open = self.drawn;
-        while self.open > 0 {
-            self.end_span(self.end_ns);
+        let vcpus: Vec<_> = (0..).map_while(VcpuId::new).take(self.tracks.len()).collect();
+        for vcpu in vcpus {
+            let track = self.track(vcpu);
+            track.open = track.drawn;
+            let end_ns = track.end_ns;
+            while self.track(vcpu).open > 0 {
+                self.end_span(vcpu, end_ns);
+            }
         }
         if self.left_out > 0 {
             let text = format!("the timeline is full: {} exits are not drawn", self.left_out);
-            self.event(&text, "i", self.end_ns, format_args!(r#","s":"t""#));
+            let end_ns = self.track(VcpuId::FIRST).end_ns;
+            self.event(VcpuId::FIRST, &text, "i", end_ns, format_args!(r#","s":"t""#));
         }
         self.text.push_str("\n]\n");
         self.write();

@@ -9,7 +9,7 @@ use std::io::{self, BufWriter, Write};
 
 use shared_abi::hypercall::{Answer, Hypercall, Registers};
 
-use crate::cpus::VcpuId;
+use crate::cpus::{VcpuCount, VcpuId};
 use crate::debug::Symbols;
 use crate::exit::Exit;
 use crate::next::Next;
@@ -35,8 +35,10 @@ impl Trace {
     #[must_use]
     pub fn new(vm: &Vm, filter: Filter, sink: impl Write + Send + 'static) -> Self {
         let symbols = vm.symbols();
-        let head = symbols_head(&symbols);
+        let has_several = vm.vcpu_count() > VcpuCount::ONE;
+        let head = symbols_head(&symbols, has_several);
         let writer = LineWriter {
+            has_several,
             handlers: vm.handlers(),
             symbols,
             filter,
@@ -75,13 +77,14 @@ impl Trace {
 }
 
 /// What stands above the lines: their columns, and what names are missing.
-fn symbols_head(symbols: &Symbols) -> String {
+fn symbols_head(symbols: &Symbols, has_several: bool) -> String {
     let missing = match symbols.detail() {
         crate::debug::Detail::Lines => String::new(),
         other => format!("{other}\n"),
     };
+    let vcpu = if has_several { "vcpu  " } else { "" };
     format!(
-        "{missing}{:>7} {:24} {:>5}  {:14} {:>9} {:>9}  line\n",
+        "{missing}{:>7} {vcpu}{:24} {:>5}  {:14} {:>9} {:>9}  line\n",
         "exit", "what", "bytes", "data", "in guest", "in host"
     )
 }
@@ -123,6 +126,8 @@ impl Observer for Trace {
 
 /// Makes lines of entries and writes them.
 struct LineWriter {
+    /// Whether the machine has more than one vCPU, so that each line says whose exit it is.
+    has_several: bool,
     handlers: Handlers,
     symbols: Symbols,
     filter: Filter,
@@ -154,7 +159,8 @@ impl LineWriter {
         });
         if fits {
             let text = text.unwrap_or_else(named);
-            self.write(&line(closed.entry, handler, &text));
+            let vcpu = self.has_several.then_some(closed.entry.vcpu);
+            self.write(&line(closed.entry, vcpu, handler, &text));
         }
     }
 
@@ -165,11 +171,12 @@ impl LineWriter {
     }
 }
 
-fn line(entry: &Entry, handler: Option<&str>, place: &str) -> String {
+fn line(entry: &Entry, vcpu: Option<VcpuId>, handler: Option<&str>, place: &str) -> String {
+    let vcpu = vcpu.map(|vcpu| format!("{:5} ", format!("cpu{}", vcpu.number()))).unwrap_or_default();
     let what = what(entry.site.kind, &entry.site.target.to_string(), handler);
     let said = entry.call.map(|(call, answer)| said(&call, answer)).unwrap_or_default();
     format!(
-        "{:>7} {what:24} {:>5}  {:14} {:>9} {:>9}  {place}{said}\n",
+        "{:>7} {vcpu}{what:24} {:>5}  {:14} {:>9} {:>9}  {place}{said}\n",
         format!("#{}", entry.number),
         entry.bytes,
         entry.data,

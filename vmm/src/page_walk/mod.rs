@@ -1,15 +1,18 @@
-//! The page walk: how a CPU in 64-bit mode translates a virtual address, step by step.
+//! The page walk: how a CPU translates a virtual address, step by step.
 //!
 //! Pure: it reads guest memory through a function and so works on tables that the host built, that the guest built, or
-//! that a test made up. It follows the Intel SDM vol. 3A, 4.5, with four levels; the format of the entries is drawn in
-//! [`boot::page_tables`](crate::boot::page_tables). Unlike a CPU it sets no accessed and dirty bits.
+//! that a test made up. It follows the Intel SDM vol. 3A, 4.3 to 4.5: two levels, three, or four ([`Paging`]); the format
+//! of the entries is drawn in [`boot::page_tables`](crate::boot::page_tables). Unlike a CPU it sets no accessed and dirty
+//! bits.
 //!
 //! [`Walker`] is for those who need the answer, often; [`trace`] keeps every step for those who ask why. All that tables
 //! map is found by [`explain::scan`](crate::explain::scan).
 
+mod level;
 mod trace;
 
-pub use trace::{Level, WalkStep, WalkTrace, trace};
+pub use level::{Level, PageTables, Paging};
+pub use trace::{WalkStep, WalkTrace, trace};
 
 use shared_abi::{Gpa, Gva};
 use x86_64::structures::paging::PageTableFlags as Entry;
@@ -34,7 +37,7 @@ pub struct Mapping {
 /// Why a walk ended without a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WalkError {
-    /// Bits 63 to 47 of the address are not all equal.
+    /// Bits 63 to 47 of the address are not all equal; or, outside 64-bit mode, it has more than 32 bits.
     NonCanonical,
     /// The entry at this address is not present.
     NotPresent(Gpa),
@@ -44,37 +47,34 @@ pub enum WalkError {
     TableOutsideRam(Gpa),
 }
 
-/// How the levels cut a virtual address: the lowest bit of each index, top level first.
-const INDEX_SHIFTS: [u32; 4] = [39, 30, 21, PT_SHIFT];
-/// The last level alone.
-const LAST_SHIFT: [u32; 1] = [PT_SHIFT];
-const PT_SHIFT: u32 = 12;
-/// A table of the last level translates addresses that differ in these lower bits.
-const LAST_TABLE_BITS: u32 = 21;
-
 /// Bits 51 to 12: the address in an entry.
 const ADDRESS_MASK: u64 = 0x000F_FFFF_FFFF_F000;
 
-/// Translates `gva` with the tables that CR3 points to; `read` gives the 64-bit word at a GPA, or `None` outside RAM.
+/// Translates `gva` with these tables, or with those of 64-bit mode that a CR3 points to; `read` gives the 64-bit word at
+/// a GPA, or `None` outside RAM.
 ///
 /// # Errors
 /// Where and why the walk ends early.
-pub fn walk(cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Result<Mapping, WalkError> {
-    Walker::new(cr3).walk(gva, read)
+pub fn walk(
+    tables: impl Into<PageTables>,
+    gva: Gva,
+    read: impl Fn(Gpa) -> Option<u64>,
+) -> Result<Mapping, WalkError> {
+    Walker::new(tables).walk(gva, read)
 }
 
 /// Translates address after address, and remembers the last-level table that it met last: the next page's entry is
 /// most often in the same one.
 #[derive(Clone, Debug)]
 pub struct Walker {
-    cr3: u64,
+    tables: PageTables,
     last: Option<LastTable>,
 }
 
 /// A table of the last level, and what led there.
 #[derive(Clone, Copy, Debug)]
 struct LastTable {
-    /// The addresses it translates, without their lower 21 bits.
+    /// The addresses it translates, without the bits in which they differ.
     prefix: u64,
     table: Gpa,
     rights: Rights,
@@ -91,7 +91,12 @@ struct Rights {
 impl Rights {
     const ALL: Self = Self { writable: true, executable: true, user: true };
 
-    fn and(self, entry: Entry) -> Self {
+    fn and(self, level: Level, word: u64) -> Self {
+        // The four entries at the top of PAE paging have no such bits, and those of 32-bit paging no bit 63.
+        if level == Level::PaePdpt {
+            return self;
+        }
+        let entry = Entry::from_bits_retain(word);
         Self {
             writable: self.writable && entry.contains(Entry::WRITABLE),
             executable: self.executable && !entry.contains(Entry::NO_EXECUTE),
@@ -101,10 +106,10 @@ impl Rights {
 }
 
 impl Walker {
-    /// A walker of the tables that CR3 points to.
+    /// A walker of these tables, or of those of 64-bit mode that a CR3 points to.
     #[must_use]
-    pub fn new(cr3: u64) -> Self {
-        Self { cr3, last: None }
+    pub fn new(tables: impl Into<PageTables>) -> Self {
+        Self { tables: tables.into(), last: None }
     }
 
     /// Translates `gva`.
@@ -112,83 +117,97 @@ impl Walker {
     /// # Errors
     /// Where and why the walk ends early.
     pub fn walk(&mut self, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> Result<Mapping, WalkError> {
-        if !is_canonical(gva) {
+        let paging = self.tables.paging;
+        if !is_translated(paging, gva) {
             return Err(WalkError::NonCanonical);
         }
-        let prefix = gva.0 >> LAST_TABLE_BITS;
-        let (mut table, mut rights, shifts) = match self.last.filter(|last| last.prefix == prefix) {
-            Some(last) => (last.table, last.rights, &LAST_SHIFT[..]),
-            None => (Gpa(self.cr3 & ADDRESS_MASK), Rights::ALL, &INDEX_SHIFTS[..]),
+        let last = paging.last();
+        let prefix = gva.0 / last.table_size();
+        let known = self.last.filter(|last| last.prefix == prefix);
+        let (mut level, mut table, mut rights) = match known {
+            Some(known) => (last, known.table, known.rights),
+            None => (paging.root(), self.tables.root(), Rights::ALL),
         };
-        for &shift in shifts {
-            if shift == PT_SHIFT {
+        loop {
+            if level == last {
                 self.last = Some(LastTable { prefix, table, rights });
             }
-            let entry_gpa = Gpa(table.0 + index(gva, shift) * 8);
-            let word = read(entry_gpa).ok_or(WalkError::TableOutsideRam(entry_gpa))?;
-            match follow(gva, shift, entry_gpa, word, rights)? {
+            let entry_gpa = entry_gpa(level, table, gva);
+            let word = read_entry(level, entry_gpa, &read).ok_or(WalkError::TableOutsideRam(entry_gpa))?;
+            match follow(gva, level, entry_gpa, word, rights)? {
                 Leads::ToPage(mapping) => return Ok(mapping),
-                Leads::ToTable(next, granted) => (table, rights) = (next, granted),
+                Leads::ToTable(below, next, granted) => (level, table, rights) = (below, next, granted),
             }
         }
-        unreachable!("an entry of the last level maps a page")
     }
 }
 
 /// Where a present entry leads.
 enum Leads {
-    ToTable(Gpa, Rights),
+    ToTable(Level, Gpa, Rights),
     ToPage(Mapping),
 }
 
-/// Which entry of the table whose indexes start at bit `shift` translates `gva`.
+/// Where the entry stands that translates `gva`, in a table at `table`.
 #[inline]
-fn index(gva: Gva, shift: u32) -> u64 {
-    gva.0 >> shift & 0x1FF
+fn entry_gpa(level: Level, table: Gpa, gva: Gva) -> Gpa {
+    Gpa(table.0 + level.index(gva.0) * level.entry_bytes())
+}
+
+/// The entry at `gpa`: a word of `read`, or half of one.
+#[inline]
+fn read_entry(level: Level, gpa: Gpa, read: impl Fn(Gpa) -> Option<u64>) -> Option<u64> {
+    if !level.is_32_bit() {
+        return read(gpa);
+    }
+    let word = read(Gpa(gpa.0 & !7))?;
+    Some(word >> ((gpa.0 & 4) * 8) & 0xFFFF_FFFF)
 }
 
 /// Where the entry `word` leads, behind levels that grant `rights`.
 #[inline]
-fn follow(gva: Gva, shift: u32, entry_gpa: Gpa, word: u64, rights: Rights) -> Result<Leads, WalkError> {
-    let entry = Entry::from_bits_retain(word);
-    if !entry.contains(Entry::PRESENT) {
+fn follow(gva: Gva, level: Level, entry_gpa: Gpa, word: u64, rights: Rights) -> Result<Leads, WalkError> {
+    if word & Entry::PRESENT.bits() == 0 {
         return Err(WalkError::NotPresent(entry_gpa));
     }
-    let rights = rights.and(entry);
-    if let Some(page_size) = page_at(shift, entry) {
-        return page(gva, entry_gpa, word, page_size, rights).map(Leads::ToPage);
-    }
-    if entry.contains(Entry::HUGE_PAGE) {
+    if word & always_reserved(level, word) != 0 {
         return Err(WalkError::ReservedBit(entry_gpa));
     }
-    Ok(Leads::ToTable(Gpa(word & ADDRESS_MASK), rights))
-}
-
-/// What the entry of a page says about `gva`.
-fn page(
-    gva: Gva,
-    entry_gpa: Gpa,
-    word: u64,
-    page_size: PageSize,
-    rights: Rights,
-) -> Result<Mapping, WalkError> {
-    let offset_mask = page_size.bytes() - 1;
-    // Bit 12 of a large page's entry is PAT; the bits between it and the page's address must be 0.
-    if word & ADDRESS_MASK & offset_mask & !(1 << 12) != 0 && page_size != PageSize::Size4K {
-        return Err(WalkError::ReservedBit(entry_gpa));
+    let Rights { writable, executable, user } = rights.and(level, word);
+    let target = level.target(word);
+    match (level.page(word), level.below()) {
+        (None, Some(below)) => Ok(Leads::ToTable(below, target, Rights { writable, executable, user })),
+        (page, _) => {
+            let page_size = page.unwrap_or(PageSize::Size4K);
+            let gpa = Gpa(target.0 | (gva.0 & (page_size.bytes() - 1)));
+            Ok(Leads::ToPage(Mapping { gpa, page_size, writable, executable, user }))
+        }
     }
-    let gpa = Gpa((word & ADDRESS_MASK & !offset_mask) | (gva.0 & offset_mask));
-    let Rights { writable, executable, user } = rights;
-    Ok(Mapping { gpa, page_size, writable, executable, user })
 }
 
-/// The page that an entry of the level with this shift maps, if it maps one.
-fn page_at(shift: u32, entry: Entry) -> Option<PageSize> {
-    match (shift, entry.contains(Entry::HUGE_PAGE)) {
-        (PT_SHIFT, _) => Some(PageSize::Size4K),
-        (21, true) => Some(PageSize::Size2M),
-        (30, true) => Some(PageSize::Size1G),
-        _ => None,
+/// The bits of a present entry that are 0 on every CPU (Intel SDM vol. 3A, tables 4-4 to 4-20). Those that only some
+/// reserve, such as addresses beyond their reach, are for [`explain`](crate::explain) to tell.
+#[inline]
+pub(crate) fn always_reserved(level: Level, word: u64) -> u64 {
+    /// Bits 12 to 0 of a large page's entry: flags, with PAT in bit 12.
+    const LARGE_PAGE_FLAGS: u64 = (1 << 13) - 1;
+    match (level, level.page(word)) {
+        (Level::Pml4, _) => Entry::HUGE_PAGE.bits(),
+        // R/W, U/S and bits 8 to 5; and what is NX elsewhere.
+        (Level::PaePdpt, _) => 0b1_1110_0110 | Entry::NO_EXECUTE.bits(),
+        // Behind the eight address bits of PSE-36.
+        (Level::Pd32, Some(_)) => 1 << 21,
+        (Level::Pdpt | Level::Pd | Level::PaePd, Some(page)) => (page.bytes() - 1) & !LARGE_PAGE_FLAGS,
+        _ => 0,
+    }
+}
+
+/// Whether `gva` is an address at all: canonical in 64-bit mode, of 32 bits elsewhere.
+#[inline]
+fn is_translated(paging: Paging, gva: Gva) -> bool {
+    match paging {
+        Paging::FourLevels => is_canonical(gva),
+        Paging::Bits32 { .. } | Paging::Pae => gva.0 >> 32 == 0,
     }
 }
 

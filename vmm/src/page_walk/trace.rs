@@ -4,73 +4,13 @@
 
 use std::fmt;
 
-use serde::Serialize;
 use shared_abi::{Gpa, Gva};
 
-use super::{ADDRESS_MASK, INDEX_SHIFTS, Leads, Mapping, Rights, WalkError, follow, index, is_canonical};
+use super::{
+    Leads, Level, Mapping, PageTables, Paging, Rights, WalkError, entry_gpa, follow, is_translated,
+    read_entry,
+};
 use crate::config::PageSize;
-
-/// A level of the walk, the top first. Intel SDM vol. 3A, 4.5.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub enum Level {
-    /// Page-map level 4: CR3 points to it.
-    #[serde(rename = "PML4")]
-    Pml4,
-    /// Page-directory-pointer table.
-    #[serde(rename = "PDPT")]
-    Pdpt,
-    /// Page directory.
-    #[serde(rename = "PD")]
-    Pd,
-    /// Page table.
-    #[serde(rename = "PT")]
-    Pt,
-}
-
-impl Level {
-    /// All levels, in the order of a walk.
-    pub const ALL: [Self; 4] = [Self::Pml4, Self::Pdpt, Self::Pd, Self::Pt];
-
-    /// The lowest bit of a virtual address that this level's index is made of.
-    #[must_use]
-    pub const fn shift(self) -> u32 {
-        let [pml4, pdpt, pd, pt] = INDEX_SHIFTS;
-        match self {
-            Self::Pml4 => pml4,
-            Self::Pdpt => pdpt,
-            Self::Pd => pd,
-            Self::Pt => pt,
-        }
-    }
-
-    /// How many bytes of virtual addresses one entry translates.
-    #[must_use]
-    pub const fn entry_size(self) -> u64 {
-        1 << self.shift()
-    }
-
-    /// The level that entries of this one point to.
-    #[must_use]
-    pub fn below(self) -> Option<Self> {
-        match self {
-            Self::Pml4 => Some(Self::Pdpt),
-            Self::Pdpt => Some(Self::Pd),
-            Self::Pd => Some(Self::Pt),
-            Self::Pt => None,
-        }
-    }
-}
-
-impl fmt::Display for Level {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pml4 => "PML4",
-            Self::Pdpt => "PDPT",
-            Self::Pd => "PD",
-            Self::Pt => "PT",
-        })
-    }
-}
 
 /// One step of a walk: an entry of one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +19,7 @@ pub struct WalkStep {
     pub level: Level,
     /// Where the table lies.
     pub table: Gpa,
-    /// Which of its 512 entries.
+    /// Which of its entries.
     pub index: u16,
     /// Where that entry lies.
     pub entry_gpa: Gpa,
@@ -97,7 +37,9 @@ impl fmt::Display for WalkStep {
 /// A walk with all its steps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WalkTrace {
-    /// The steps, from the PML4 on: at most four, none for an address that is not canonical.
+    /// How the tables were read.
+    pub paging: Paging,
+    /// The steps, from where CR3 points on: at most four, none for an address that is not canonical.
     pub steps: Vec<WalkStep>,
     /// Where the walk ended: at a page, or early.
     pub end: Result<Mapping, WalkError>,
@@ -110,7 +52,10 @@ impl WalkTrace {
         let last = self.steps.last().map(ToString::to_string).unwrap_or_default();
         match self.end {
             Ok(mapping) => format!("{last} maps a page of {}", size_words(mapping.page_size)),
-            Err(WalkError::NonCanonical) => "bits 63 to 47 are not all equal".to_owned(),
+            Err(WalkError::NonCanonical) if self.paging == Paging::FourLevels => {
+                "bits 63 to 47 are not all equal".to_owned()
+            }
+            Err(WalkError::NonCanonical) => "the address has more than 32 bits".to_owned(),
             Err(WalkError::NotPresent(_)) => format!("{last} not present"),
             Err(WalkError::ReservedBit(_)) => format!("{last} has a reserved bit set"),
             Err(WalkError::TableOutsideRam(_)) => format!("{last} lies outside RAM"),
@@ -123,40 +68,40 @@ fn size_words(page_size: PageSize) -> &'static str {
     match page_size {
         PageSize::Size4K => "4 KiB",
         PageSize::Size2M => "2 MiB",
+        PageSize::Size4M => "4 MiB",
         PageSize::Size1G => "1 GiB",
     }
 }
 
 /// Translates `gva` as [`walk`](super::walk) does, and keeps every step.
 #[must_use]
-pub fn trace(cr3: u64, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> WalkTrace {
-    let mut steps = Vec::with_capacity(Level::ALL.len());
-    let end = steps_into(&mut steps, cr3, gva, read);
-    WalkTrace { steps, end }
+pub fn trace(tables: impl Into<PageTables>, gva: Gva, read: impl Fn(Gpa) -> Option<u64>) -> WalkTrace {
+    let tables = tables.into();
+    let mut steps = Vec::with_capacity(tables.paging.levels().len());
+    let end = steps_into(&mut steps, tables, gva, read);
+    WalkTrace { paging: tables.paging, steps, end }
 }
 
 fn steps_into(
     steps: &mut Vec<WalkStep>,
-    cr3: u64,
+    tables: PageTables,
     gva: Gva,
     read: impl Fn(Gpa) -> Option<u64>,
 ) -> Result<Mapping, WalkError> {
-    if !is_canonical(gva) {
+    if !is_translated(tables.paging, gva) {
         return Err(WalkError::NonCanonical);
     }
-    let (mut table, mut rights) = (Gpa(cr3 & ADDRESS_MASK), Rights::ALL);
-    for level in Level::ALL {
-        let index = index(gva, level.shift());
-        let entry_gpa = Gpa(table.0 + index * 8);
-        let entry = read(entry_gpa);
-        steps.push(WalkStep { level, table, index: index as u16, entry_gpa, entry });
+    let (mut level, mut table, mut rights) = (tables.paging.root(), tables.root(), Rights::ALL);
+    loop {
+        let entry_gpa = entry_gpa(level, table, gva);
+        let entry = read_entry(level, entry_gpa, &read);
+        steps.push(WalkStep { level, table, index: level.index(gva.0) as u16, entry_gpa, entry });
         let word = entry.ok_or(WalkError::TableOutsideRam(entry_gpa))?;
-        match follow(gva, level.shift(), entry_gpa, word, rights)? {
+        match follow(gva, level, entry_gpa, word, rights)? {
             Leads::ToPage(mapping) => return Ok(mapping),
-            Leads::ToTable(next, granted) => (table, rights) = (next, granted),
+            Leads::ToTable(below, next, granted) => (level, table, rights) = (below, next, granted),
         }
     }
-    unreachable!("an entry of the last level maps a page")
 }
 
 #[cfg(test)]

@@ -165,6 +165,7 @@ mod tests {
             tally: Tally::default(),
         };
         let mut summary = Summary {
+            vcpus: Vec::new(),
             version: Summary::VERSION,
             missing: None,
             counts: observe::ExitCounts::default(),

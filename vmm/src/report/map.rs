@@ -70,8 +70,10 @@ fn class(row: &Row) -> &'static str {
 /// The tree, table by table.
 pub(super) fn tables(tree: &TableTree, scan: &Scan) -> Tables {
     let [small, medium, large] = scan.pages;
+    let is_32_bit = tree.root.as_ref().is_some_and(|root| root.level.is_32_bit());
+    let large_page = if is_32_bit { "4 MiB" } else { "2 MiB" };
     let lead = format!(
-        "What CR3 leads to: {} tables of 4 KiB, {small} pages of 4 KiB, {medium} of 2 MiB, {large} of 1 GiB. Entries \
+        "What CR3 leads to: {} tables of 4 KiB, {small} pages of 4 KiB, {medium} of {large_page}, {large} of 1 GiB. Entries \
          side by side that map pages in a row are one line.",
         scan.tables.len()
     );
@@ -82,6 +84,7 @@ pub(super) fn tables(tree: &TableTree, scan: &Scan) -> Tables {
     let mut steps = Vec::new();
     match &tree.root {
         Some(root) => open(&mut steps, "CR3".to_owned(), root, EVERYTHING),
+        None if tree.moment.tables().is_none() => {}
         None => note.push(format!("CR3 is {}, where no RAM is", tree.moment.cr3)),
     }
     Tables { lead, note: note.join("; "), steps }
@@ -100,7 +103,7 @@ fn open(steps: &mut Vec<TreeStep>, entry: String, table: &TableNode, granted: Pa
         leads: format!("→ {} at {}", table.level, table.gpa),
         note: format!("{present} {entries} present"),
         table: table.gpa.to_string(),
-        open: table.level != crate::page_walk::Level::Pt,
+        open: table.level.below().is_some(),
     }));
     for run in &table.entries {
         let entry = match run.count {

@@ -17,7 +17,7 @@ use signal_hook::iterator::Signals;
 
 /// The way to the machine, for every thread.
 #[derive(Clone, Debug)]
-pub(super) struct Link(Arc<Ends>);
+pub(crate) struct Link(Arc<Ends>);
 
 #[derive(Debug)]
 struct Ends {
@@ -41,7 +41,7 @@ impl Link {
         }))
     }
 
-    pub(super) fn send(&self, order: &Order) -> io::Result<()> {
+    pub(crate) fn send(&self, order: &Order) -> io::Result<()> {
         match lock(&self.0.orders).as_mut() {
             Some(orders) => order.send(orders),
             None => Err(io::ErrorKind::BrokenPipe.into()),

@@ -58,7 +58,7 @@ pub trait Terminal {
 ///
 /// # Errors
 /// When there is none.
-pub(super) fn need_qemu() -> Result<()> {
+pub(crate) fn need_qemu() -> Result<()> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     if std::env::split_paths(&path).any(|folder| folder.join(QEMU).is_file()) {
         return Ok(());
@@ -111,7 +111,7 @@ impl Machine {
     }
 
     /// The way to the machine.
-    pub(super) fn link(&self) -> &Link {
+    pub(crate) fn link(&self) -> &Link {
         &self.link
     }
 
@@ -121,7 +121,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the program cannot be started, takes too long, or the machine dies.
-    pub(super) fn run(
+    pub(crate) fn run(
         &self,
         job: Job,
         terminal: &mut dyn Terminal,

@@ -100,7 +100,7 @@ fn directory() -> PathBuf {
 }
 
 /// The variables of our environment that mean something to the programs inside.
-fn environment() -> Vec<OsString> {
+pub(crate) fn environment() -> Vec<OsString> {
     const PREFIXES: [&str; 3] = ["RUST_", "PROPTEST_", "NO_COLOR"];
     let variables = std::env::vars_os();
     let meant = variables.filter(|(name, _)| {

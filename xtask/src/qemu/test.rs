@@ -28,6 +28,7 @@ const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("embedding::the_example_runs_a_guest", "needs cargo and the sources"),
     ("explain::every_line_of_source_holds_its_step", "needs the sources"),
     ("files::the_hosts_own_limit_of_file_sizes", "needs a shell"),
+    ("floor::", "needs cargo and the sources"),
     ("foreign_images::", "needs a C compiler"),
     ("fuzzing::", "needs cargo and the sources"),
     ("gdb::", "needs gdb"),

@@ -25,7 +25,9 @@ mod table;
 pub use entry::{PageSize, Rights};
 pub use error::MapError;
 
+use core::ops::Range;
 use shared_abi::addr::PAGE_SIZE;
+
 use shared_abi::{Gpa, Gva};
 
 use super::frames::{Frame, FrameRun};
@@ -38,7 +40,7 @@ use table::{ENTRIES, Table};
 /// The entries of a PML4 that all spaces have in common.
 const SHARED: [usize; 2] = [0, Level::Pml4.index(Gva(KERNEL_HIGH))];
 /// The entries that are a process's own.
-const OWN: core::ops::Range<usize> = Level::Pml4.index(Gva(USER_START))..Level::Pml4.index(Gva(USER_END));
+const OWN: Range<usize> = Level::Pml4.index(Gva(USER_START))..Level::Pml4.index(Gva(USER_END));
 
 /// Four levels of page tables.
 #[derive(Debug)]
@@ -311,27 +313,31 @@ impl Drop for AddressSpace {
         // SAFETY: What lies below these entries is this space's alone, and no CPU uses it: this one has just left it,
         // and of the others the caller of `activate` has promised it.
         unsafe {
-            OWN.for_each(|index| free_below(root, index, Level::Pml4));
+            free_below(root, OWN, Level::Pml4);
             root.free();
         }
     }
 }
 
-/// Frees the table that an entry leads to, with the space's own pages and all tables below.
+/// Frees what entries of a table lead to: the space's own pages, and all tables below.
 ///
 /// # Safety
 /// No CPU walks these tables any more, and nobody uses the pages.
-unsafe fn free_below(table: Table, index: usize, level: Level) {
-    let entry = table.entry(index);
-    if entry.is_owned() {
-        // SAFETY: The entry has taken the frame by `into_gpa`; the table that holds it is freed right after this.
-        drop(unsafe { Frame::from_gpa(entry.gpa()) });
-    }
-    if let (Some(below), Some(next)) = (table.below(index, level), level.below()) {
-        // SAFETY: The caller's promise. Tables of user addresses come from `Table::new`.
-        unsafe {
-            (0..ENTRIES).for_each(|index| free_below(below, index, next));
-            below.free();
+unsafe fn free_below(table: Table, entries: Range<usize>, level: Level) {
+    let Range { mut start, end } = entries;
+    while let Some(index) = table.first_used(start..end) {
+        start = index + 1;
+        let entry = table.entry(index);
+        if entry.is_owned() {
+            // SAFETY: The entry has taken the frame by `into_gpa`; the table that holds it is freed right after this.
+            drop(unsafe { Frame::from_gpa(entry.gpa()) });
+        }
+        if let (Some(below), Some(next)) = (table.below(index, level), level.below()) {
+            // SAFETY: The caller's promise. Tables of user addresses come from `Table::new`.
+            unsafe {
+                free_below(below, 0..ENTRIES, next);
+                below.free();
+            }
         }
     }
 }

@@ -1,11 +1,13 @@
 //! A page table in memory: 512 entries that the CPU reads whenever it likes.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use shared_abi::Gpa;
 
 use super::MapError;
 use super::entry::{Entry, Level};
+use crate::cpu::scan;
 use crate::memory::frames::{self, Frame};
 
 /// Entries of a table.
@@ -70,6 +72,15 @@ impl Table {
         debug_assert!(page.is_page(level));
         self.set(index, Entry::table(pieces.gpa, page.rights().is_user()));
         Ok(pieces)
+    }
+
+    /// The place of the first entry in a range that is not empty.
+    pub(super) fn first_used(self, range: Range<usize>) -> Option<usize> {
+        let start = range.start;
+        let words = (self.gpa.0 as *const AtomicU64).cast::<[AtomicU64; ENTRIES]>();
+        // SAFETY: As for `word`: all entries of the table.
+        let words = unsafe { &*words }.get(range)?;
+        scan::first_nonzero(words).map(|place| start + place)
     }
 
     fn word(self, index: usize) -> &'static AtomicU64 {

@@ -19,7 +19,7 @@ const MAX_INTERRUPTED: usize = 64;
 
 /// The return addresses that lie on the stack of the start, the lowest first.
 pub(super) fn return_addresses(map: &GuestMap, memory: &GuestMemory, symbols: &Symbols) -> Vec<Gva> {
-    let space = GuestSpace::with_page_tables(memory, map.page_tables().start.0);
+    let space = GuestSpace::new(memory, map.first_tables());
     let state = CpuState::default();
     let unwinder = Unwinder { state: &state, space, symbols };
     let image = map.image();

@@ -39,6 +39,7 @@ use crate::error::{Error, Result};
 use crate::hypercall::largest_file;
 use crate::memory::GuestMemory;
 use crate::next::StopReason;
+use crate::page_walk::Paging;
 use crate::report::RunReport;
 use crate::touched::{self, Extent};
 use crate::vm::Vm;
@@ -215,7 +216,7 @@ impl Drop for CoreFile {
 fn other_threads(vm: &Vm) -> Result<Vec<Thread>> {
     let Some(crew) = &vm.machine().crew else { return Ok(Vec::new()) };
     let others = vm.vcpus().filter(|vcpu| vcpu.id() != vm.vcpu().id());
-    let started = others.filter(|vcpu| crew.life(vcpu.id()) != Life::Unstarted);
+    let started = others.filter(|vcpu| !matches!(crew.life(vcpu), Ok(Life::Unstarted)));
     started.map(|vcpu| Ok(Thread { vcpu: vcpu.id(), cpu: CpuState::of(vcpu)?, fpu: vcpu.fpu()? })).collect()
 }
 
@@ -240,9 +241,10 @@ static ZEROS: [u8; PAGE_SIZE as usize] = [0; PAGE_SIZE as usize];
 /// CR3 of the tables that say what is where, or `None` when addresses are physical.
 fn tables(cpu: &CpuState, vm: &Vm, remarks: &mut Vec<Remark>) -> Option<u64> {
     if cpu.is_reset() {
-        return Some(vm.map().page_tables().start.0);
+        let first = vm.map().first_tables()?;
+        return (first.paging == Paging::FourLevels).then_some(first.cr3);
     }
-    let cr3 = cpu.page_tables()?;
+    let cr3 = cpu.page_tables()?.cr3;
     if cpu.special.efer & EferFlags::LONG_MODE_ACTIVE.bits() == 0 {
         remarks.push(Remark::OtherPaging);
         return None;

@@ -10,7 +10,7 @@ use crate::guest_space::GuestSpace;
 impl Evidence<'_> {
     /// Whether the tables of the start have code at `gva`.
     pub(super) fn is_code_at_start(&self, gva: Gva) -> bool {
-        let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
+        let at_start = GuestSpace::new(self.memory, self.map.first_tables());
         at_start.translate(gva).is_some_and(|mapping| mapping.executable)
     }
 
@@ -20,7 +20,7 @@ impl Evidence<'_> {
             let rip = linear_rip(state);
             let image = self.map.image();
             let is_in_image = image.start <= rip.0 && rip.0 < image.end;
-            let at_start = GuestSpace::with_page_tables(self.memory, self.map.page_tables().start.0);
+            let at_start = GuestSpace::new(self.memory, self.map.first_tables());
             is_in_image.then(|| Instruction::at_rip(state, &at_start)).flatten()
         })
     }

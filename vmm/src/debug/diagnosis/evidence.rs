@@ -12,6 +12,7 @@ use crate::debug::{CpuState, Detail, Symbols};
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
 use crate::next::StopReason;
+use crate::page_walk::PageTables;
 use crate::report::RunReport;
 
 /// What a guest leaves behind.
@@ -189,13 +190,13 @@ impl Evidence<'_> {
 
     /// What may have happened when the code itself cannot be fetched.
     fn tell_lost_code(&self, diagnosis: &mut Diagnosis, state: &CpuState) {
-        let tables = self.map.page_tables().start;
-        let is_start = state.special.cr3 & !0xFFF == tables.0;
-        if self.is_code_at_start(state.rip()) && !is_start {
+        let first = self.map.first_tables().map(PageTables::root);
+        let is_start = first.is_none_or(|first| state.special.cr3 & !0xFFF == first.0);
+        if let Some(first) = first.filter(|_| self.is_code_at_start(state.rip()) && !is_start) {
             let cr3 = state.special.cr3;
             diagnosis
                 .facts
-                .push(format!("CR3 is {cr3:#x}; the tables of the start, at {tables}, still map this code"));
+                .push(format!("CR3 is {cr3:#x}; the tables of the start, at {first}, still map this code"));
             diagnosis.hint = Some(hints_of::TABLES.to_owned());
         } else {
             diagnosis.hint = Some(hints_of::JUMP.to_owned());

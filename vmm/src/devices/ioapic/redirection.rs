@@ -97,6 +97,12 @@ impl Message {
     const ADDRESS: u32 = 0xFEE0_0000;
     /// The level is "asserted"; without meaning for edges.
     const ASSERT: u32 = 1 << 14;
+
+    /// The message that interrupts the CPU with the APIC id `cpu` by `vector`, once.
+    #[must_use]
+    pub const fn new(cpu: u8, vector: u8) -> Self {
+        Self { address: Self::ADDRESS | (cpu as u32) << 12, data: vector as u32 }
+    }
 }
 
 #[cfg(test)]

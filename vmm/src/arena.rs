@@ -1,0 +1,143 @@
+//! The program's first memory: one piece, handed out from front to back.
+//!
+//! A run is over in a millisecond, and a general allocator takes its share of that: it asks the kernel for memory in
+//! many small pieces, spreads what it gives over many pages, and the kernel fills each page when it is first touched. What a
+//! start needs is little and lives to the end. So it comes from one piece that is part of the program, in the order in
+//! which it is asked for; of what is given back only the last is used again. When the piece is used up, which is so in
+//! every longer run, the system's allocator takes over.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Bytes of the piece: a plain `vmm run` uses half of it. Untouched pages cost nothing.
+const SIZE: usize = 128 << 10;
+
+/// The piece, and how much of it is in use.
+pub(crate) struct Arena {
+    space: UnsafeCell<Space>,
+    used: AtomicUsize,
+}
+
+#[repr(C, align(4096))]
+struct Space([u8; SIZE]);
+
+// SAFETY: Every byte of the space is given to one owner at a time: `used` is changed by atomic operations only, and what
+// lies below it belongs to whoever got it.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    pub(crate) const fn new() -> Self {
+        Self { space: UnsafeCell::new(Space([0; SIZE])), used: AtomicUsize::new(0) }
+    }
+
+    fn start(&self) -> *mut u8 {
+        self.space.get().cast()
+    }
+
+    /// Where in the space `pointer` leads, if there.
+    fn offset(&self, pointer: *const u8) -> Option<usize> {
+        let offset = (pointer as usize).wrapping_sub(self.start() as usize);
+        (offset < SIZE).then_some(offset)
+    }
+
+    /// Takes room for `layout`; says where it begins.
+    fn take(&self, layout: Layout) -> Option<usize> {
+        if layout.align() > align_of::<Space>() {
+            return None;
+        }
+        let room = |used: usize| {
+            let start = used.next_multiple_of(layout.align());
+            Some((start, start.checked_add(layout.size()).filter(|end| *end <= SIZE)?))
+        };
+        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(room(used)?.1));
+        Some(room(before.ok()?)?.0)
+    }
+
+    /// Moves the end of the last piece that was taken from `end` to `new_end`; false when it is not the last any more.
+    fn move_end(&self, end: usize, new_end: usize) -> bool {
+        new_end <= SIZE
+            && self.used.compare_exchange(end, new_end, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+// SAFETY: What is handed out is aligned, as large as asked for, and nobody else's until it is given back; what does not come
+// from the space comes from the system's allocator and goes back there.
+unsafe impl GlobalAlloc for Arena {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match self.take(layout) {
+            // SAFETY: `take` gives offsets inside the space.
+            Some(offset) => unsafe { self.start().add(offset) },
+            // SAFETY: The caller's promise is the same.
+            None => unsafe { System.alloc(layout) },
+        }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        match self.offset(pointer) {
+            Some(offset) => {
+                self.move_end(offset + layout.size(), offset);
+            }
+            // SAFETY: It is not ours, so it is the system's.
+            None => unsafe { System.dealloc(pointer, layout) },
+        }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Some(offset) = self.offset(pointer) else {
+            // SAFETY: It is not ours, so it is the system's.
+            return unsafe { System.realloc(pointer, layout, new_size) };
+        };
+        if self.move_end(offset + layout.size(), offset + new_size) {
+            return pointer;
+        }
+        // SAFETY: The caller promises that the new size fits a layout; both pieces are as large as the bytes copied, and
+        // the new one is nobody else's.
+        unsafe {
+            let new = self.alloc(Layout::from_size_align_unchecked(new_size, layout.align()));
+            if !new.is_null() {
+                new.copy_from_nonoverlapping(pointer, layout.size().min(new_size));
+            }
+            new
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 8).expect("a layout")
+    }
+
+    #[test]
+    fn pieces_do_not_overlap_and_the_last_is_used_again() {
+        let arena = Arena::new();
+        assert_eq!((arena.take(layout(5)), arena.take(layout(8))), (Some(0), Some(8)));
+        assert!(!arena.move_end(5, 0), "it is not the last");
+        assert!(arena.move_end(16, 8));
+        assert_eq!(arena.take(layout(100)), Some(8));
+    }
+
+    #[test]
+    fn what_does_not_fit_comes_from_the_system_and_goes_back_there() {
+        let arena = Arena::new();
+        assert_eq!(arena.take(layout(SIZE + 1)), None);
+        // SAFETY: Each piece is used within its size and given back once, with its layout.
+        unsafe {
+            let large = arena.alloc(layout(SIZE + 1));
+            assert_eq!(arena.offset(large), None);
+            large.add(SIZE).write(1);
+            arena.dealloc(large, layout(SIZE + 1));
+
+            let small = arena.alloc(layout(4));
+            small.write_bytes(7, 4);
+            let blocker = arena.alloc(layout(4));
+            let moved = arena.realloc(small, layout(4), SIZE);
+            assert_eq!((arena.offset(moved), moved.read()), (None, 7));
+            arena.dealloc(moved, layout(SIZE));
+            arena.dealloc(blocker, layout(4));
+        }
+    }
+}
