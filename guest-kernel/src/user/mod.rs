@@ -49,15 +49,7 @@ pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 
-use crate::exceptions::{Frame, Vector};
-
-/// Whether an exception or interrupt came from ring 3. A double fault never does: the kernel's tables are at fault.
-pub(crate) fn is_of_a_program(frame: &Frame) -> bool {
-    frame.cs & RING == 3 && frame.vector != Vector::DoubleFault as u64
-}
-
-/// The bits of a selector that say which ring it is for.
-const RING: u64 = 0b11;
+use crate::exceptions::Frame;
 
 /// What the kernel does first when something arrives from ring 3: serve the interrupt, if it is one. Then it goes on where
 /// it has entered the program; what the program has done is in its registers.
