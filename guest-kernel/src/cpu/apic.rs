@@ -109,7 +109,6 @@ pub fn enable_as(mode: Mode) {
     turn_on(mode);
 }
 
-#[cfg(target_os = "none")]
 fn turn_on(mode: Mode) {
     assert!(
         crate::boot_info().interrupts != 0,
@@ -130,11 +129,6 @@ fn turn_on(mode: Mode) {
     write(Register::LvtError, vectors::ERROR.into());
     write(Register::Divisor, DIVIDE_BY_1);
     write(Register::SpuriousVector, SOFTWARE_ENABLE | u32::from(vectors::SPURIOUS));
-}
-
-#[cfg(not(target_os = "none"))]
-fn turn_on(_mode: Mode) {
-    panic!("{}", super::NOT_IN_A_MACHINE);
 }
 
 /// The number of this CPU, by which messages find it.
