@@ -123,6 +123,12 @@ extern "C" fn dispatch(frame: &mut Frame) {
     }
 }
 
+/// Ends the run by an exception that was handled, and that the kernel cannot go on after: a process has died that it does
+/// not live without.
+pub fn die_of(exception: ExceptionFrame) -> ! {
+    report(&Frame(exception))
+}
+
 /// Ends the run, and leaves the diagnosis to the host; tells it as a panic where the host takes no calls.
 fn report(frame: &Frame) -> ! {
     if hypercall::is_offered() {

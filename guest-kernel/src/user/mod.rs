@@ -49,11 +49,13 @@ pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 
-use crate::exceptions::{Frame, Vector};
+use crate::cpu::tss;
+use crate::exceptions::Frame;
 
-/// Whether an exception or interrupt came from ring 3. A double fault never does: the kernel's tables are at fault.
+/// Whether an exception or interrupt is a program's doing, or came while one ran. Those that have a stack of their own are
+/// the kernel's, whatever they interrupt: a double fault, an NMI, a machine check.
 pub(crate) fn is_of_a_program(frame: &Frame) -> bool {
-    frame.cs & RING == 3 && frame.vector != Vector::DoubleFault as u64
+    frame.cs & RING == 3 && tss::stack_for(frame.vector as usize) == 0
 }
 
 /// The bits of a selector that say which ring it is for.
