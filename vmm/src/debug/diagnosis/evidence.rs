@@ -8,6 +8,7 @@ use crate::debug::autopsy::{self, Chain, End, Finding, Scene};
 use crate::debug::backtrace::Backtrace;
 use crate::debug::exception::{Exception, mnemonic, vector};
 use crate::debug::landmark::Landmarks;
+use crate::debug::mode::{self, Mode};
 use crate::debug::{CpuState, Detail, Symbols};
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
@@ -44,6 +45,7 @@ impl Evidence<'_> {
             _ => stopped::diagnose(self),
         };
         self.name_culprit(&mut diagnosis);
+        self.tell_mode(&mut diagnosis);
         diagnosis.facts.extend(self.report.earlier_panic());
         if !matches!(self.symbols.detail(), Detail::Lines) {
             diagnosis.remarks.push(self.symbols.detail().to_string());
@@ -89,6 +91,18 @@ impl Evidence<'_> {
 
     pub(super) fn landmarks(&self) -> Landmarks<'_> {
         Landmarks { map: self.map, memory: self.memory, symbols: self.symbols }
+    }
+
+    /// Where the guest was and in which segments, unless it was at 64-bit code, where an address is a number.
+    fn tell_mode(&self, diagnosis: &mut Diagnosis) {
+        let mode = Mode::of(self.state);
+        if mode == Mode::Long || self.state.is_reset() {
+            return;
+        }
+        diagnosis.facts.push(format!("the CPU is in {mode}, at {}", mode::place(self.state)));
+        if !mode.is_8086() {
+            diagnosis.facts.extend(mode::segments(&self.state.special));
+        }
     }
 
     fn name_culprit(&self, diagnosis: &mut Diagnosis) {
