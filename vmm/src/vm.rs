@@ -9,7 +9,7 @@ use shared_abi::Gva;
 use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
-use crate::boot::kernel::KernelImage;
+use crate::boot::kernel::{KernelImage, Start};
 use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
@@ -214,6 +214,10 @@ impl Vm {
     /// The names and lines that the image tells about the guest's addresses. It is read now: nothing pays for it before.
     #[must_use]
     pub fn symbols(&self) -> Symbols {
+        if self.image.start() != Start::default() {
+            let form = if self.image.is_flat() { "a flat image" } else { "ELF32" };
+            return Symbols::none(format!("they are read from ELF64, and this is {form}"));
+        }
         match self.image.bytes() {
             Ok(bytes) => Symbols::read(&bytes),
             Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
