@@ -14,6 +14,7 @@ use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
 use crate::cpus::{VcpuCount, VcpuId};
+use crate::crew::Life;
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, bystanders, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
@@ -247,9 +248,29 @@ impl Vm {
         } else {
             self.evidence(report, symbols, &state).diagnose()
         };
+        self.tell_halt(report, &mut diagnosis);
         diagnosis.vcpu = report.vcpu;
         diagnosis.others = bystanders::of(self, report, symbols);
         diagnosis
+    }
+
+    /// Adds that the guest had halted when it was stopped: with interrupt controllers that ends no run.
+    fn tell_halt(&self, report: &RunReport, diagnosis: &mut Diagnosis) {
+        let was_stopped = matches!(report.stop, StopReason::TimedOut { .. } | StopReason::Interrupted);
+        if !was_stopped || !self.machine.has_interrupts() {
+            return;
+        }
+        match self.vcpu().life() {
+            Ok(Life::Halted { interrupts_enabled: true }) => {
+                diagnosis.facts.push("it has halted, and waits for an interrupt".to_owned());
+            }
+            Ok(Life::Halted { interrupts_enabled: false }) => {
+                diagnosis.facts.push("it has halted with interrupts off: nothing could wake it".to_owned());
+                diagnosis.hint =
+                    Some("turn interrupts on in front of `hlt`, or end the run (`power::exit`)".to_owned());
+            }
+            _ => {}
+        }
     }
 
     fn evidence<'a>(
