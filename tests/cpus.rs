@@ -114,6 +114,32 @@ fn a_wild_start_is_the_death_of_that_cpu_at_worst() {
     }
 }
 
+/// Where KVM keeps the lives of CPUs, a request to start is answered by the thread of the CPU that it is for.
+#[test]
+fn two_cpus_that_would_start_each_other_do_not_wait_for_each_other() {
+    for interrupts in [vmm::Interrupts::On, vmm::Interrupts::Off] {
+        let boot = on(2, "cpus-duel").with(|config| config.interrupts = interrupts);
+        assert_eq!(boot.run().succeeded(), "both have survived\n", "{interrupts:?}");
+    }
+}
+
+#[test]
+fn with_interrupt_controllers_cpus_are_told_of_all_the_same() {
+    let with_controllers =
+        |count, deed: &str| on(count, deed).with(|config| config.interrupts = vmm::Interrupts::On);
+    assert_eq!(with_controllers(4, "cpus-count").run().succeeded(), "3 CPUs have counted to 3000\n");
+
+    let finished = with_controllers(3, "cpus-exit 1").run();
+    finished.stopped_by(&StopReason::Exited { code: 1 });
+    assert_eq!(finished.report.vcpu, Some(vcpu(1)));
+
+    let limit = Duration::from_millis(400);
+    let finished = with_controllers(4, "start-cpu 1 0").with(|config| config.timeout = Some(limit)).run();
+    let diagnosis = finished.vm.diagnose(&finished.report);
+    let doing = |number: usize| diagnosis.others.iter().find(|other| other.vcpu.index() == number);
+    assert_eq!(doing(3).map(|other| &other.doing), Some(&Doing::Unstarted), "{diagnosis}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
@@ -219,6 +245,23 @@ fn machines_that_come_and_go_leave_no_thread_and_no_file() {
         drop(Vm::build(on(8, "cpus-spin").config).expect("KVM"));
     }
     assert_eq!(held(), before);
+}
+
+#[test]
+fn walk_and_map_look_through_the_tables_of_the_cpu_that_is_asked_for() {
+    let image = guest("probe");
+    let image = image.to_str().expect("a path of text");
+    let guest = ["--cpus", "4", "--", "cpus-exit", "3"];
+    for (own, whose) in [(&[][..], "vCPU 3"), (&["--cpu", "1"], "vCPU 1")] {
+        let walk = [&["walk", "--at-stop"][..], own, &[image, "0x100000"], &guest].concat();
+        let seen = crate::harness::vmm(&walk);
+        assert!(seen.stdout.contains(&format!("  CR3  0x80000 of {whose}\n")), "{seen:?}");
+        let map = [&["map", "--at-stop"][..], own, &[image], &guest].concat();
+        let seen = crate::harness::vmm(&map);
+        assert!(seen.stdout.contains(&format!("CR3 of {whose} = 0x80000")), "{seen:?}");
+    }
+    let seen = crate::harness::vmm(&["map", "--at-stop", "--cpu", "1", image, "--", "return"]);
+    assert!(seen.stderr.contains("none is number 1"), "{seen:?}");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use shared_abi::{Gva, HypercallError};
 
 use super::{PerCpu, ipi, relax, shootdown, trampoline, work};
 use crate::cpu::tss::Tss;
-use crate::cpu::{CpuId, MAX_CPUS, apic, gdt};
+use crate::cpu::{CpuId, MAX_CPUS, gdt};
 use crate::hypercall::{self, Hypercall};
 use crate::memory::paging::MapError;
 use crate::memory::stack::Stack;
@@ -166,7 +166,7 @@ extern "C" fn welcome(number: u64) -> ! {
     crate::cpu::load_tables(cpu);
     shootdown::come_online();
     if has_controllers() {
-        apic::enable_present();
+        ipi::listen();
     }
     HAS_COME.of(cpu).store(true, Ordering::Release);
     work::serve(cpu)

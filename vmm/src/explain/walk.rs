@@ -161,7 +161,7 @@ impl fmt::Display for Walk {
             if let Some(note) = &self.moment.note {
                 writeln!(f, "  note: {note}")?;
             }
-            writeln!(f, "  CR3  {}", self.moment.cr3)?;
+            writeln!(f, "  CR3  {}{}", self.moment.cr3, self.moment.whose())?;
         }
         for step in &self.steps {
             write!(f, "  {:4} [{}] at GPA {}", step.level, step.index, step.entry_gpa)?;

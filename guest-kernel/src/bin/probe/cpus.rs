@@ -24,6 +24,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("cpus-hostile", || call_from_all()),
     ("cpus-read", || read_on_all()),
     ("cpus-lines", print_on_all),
+    ("cpus-duel", duel),
     ("start-cpu", start_wildly),
 ];
 
@@ -223,4 +224,24 @@ fn print_lines() {
         println!("{number} is short");
         println!("{number}{long}{number}{long}{number}");
     }
+}
+
+/// Two CPUs try to start each other, again and again. Both run, so neither can be.
+fn duel() {
+    const ROUNDS: u64 = 300;
+    extern "C" fn second(cpu: u64) -> ! {
+        for _ in 0..ROUNDS {
+            assert_eq!(start(0, halt), Err(HypercallError::AlreadyExists));
+        }
+        halt(cpu)
+    }
+    start(1, second).expect("a CPU that was never started");
+    for _ in 0..ROUNDS {
+        assert_eq!(start(1, halt), Err(HypercallError::AlreadyExists));
+        if ARRIVED.load(Ordering::Acquire) > 0 {
+            break;
+        }
+    }
+    await_others();
+    println!("both have survived");
 }
