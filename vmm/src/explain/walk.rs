@@ -192,8 +192,14 @@ mod tests {
 
     fn walk(words: &[(u64, u64)], gva: u64) -> Walk {
         let rules = Some(Rules { address_bits: 39, no_execute: true });
-        let moment =
-            Moment { when: When::Stop, cr3: Hex(0x1000), note: None, rules, tables: Some(0x1000.into()) };
+        let moment = Moment {
+            when: When::Stop,
+            vcpu: None,
+            cr3: Hex(0x1000),
+            note: None,
+            rules,
+            tables: Some(0x1000.into()),
+        };
         let read = |gpa: Gpa| {
             let word = words.iter().find(|(own, _)| *own == gpa.0).map_or(0, |(_, word)| *word);
             (gpa.0 < 1 << 20).then_some(word)
