@@ -350,7 +350,16 @@ impl Vm {
         Handlers::of(&self.machine)
     }
 
-    /// The vCPU that the last run has ended on; before that the first.
+    /// Has all that looks at a vCPU look at this one, until the next run ends. False when the machine has no such.
+    pub fn look_at(&mut self, vcpu: VcpuId) -> bool {
+        let is_there = vcpu.number() < self.vcpu_count().get();
+        if is_there {
+            self.stopped = vcpu;
+        }
+        is_there
+    }
+
+    /// The vCPU that is looked at: the one that the last run has ended on, before that the first.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         self.vcpus().nth(self.stopped.index()).expect("a run ends on one of the vCPUs")
