@@ -150,9 +150,12 @@ pub fn errors() -> u64 {
 pub(crate) fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
     match vector {
-        // Nothing is being served, so there is nothing to end.
         vectors::SPURIOUS => {
             SPURIOUS.fetch_add(1, Ordering::Relaxed);
+            // Nothing is being served, and so nothing ends; unless somebody has sent this vector as an interrupt.
+            if apic::serves_spurious() {
+                apic::end_of_interrupt();
+            }
             return;
         }
         vectors::ERROR => {

@@ -49,21 +49,16 @@ pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 
+#[cfg(target_os = "none")]
 use crate::exceptions::Frame;
 
 /// What the kernel does first when something arrives from ring 3: serve the interrupt, if it is one. Then it goes on where
 /// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
-pub(crate) fn dispatch(frame: &mut Frame) {
+fn dispatch(frame: &mut Frame) {
     if doors::is_interrupt(frame.vector) {
         crate::interrupts::dispatch(frame);
     }
     // SAFETY: A program was interrupted, so `enter` waits.
     unsafe { enter::leave() }
-}
-
-/// What the kernel does when something arrives from ring 3; on the host nothing does.
-#[cfg(not(target_os = "none"))]
-pub(crate) fn dispatch(_frame: &mut Frame) {
-    panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }

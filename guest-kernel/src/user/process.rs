@@ -314,6 +314,22 @@ impl Process {
         (&mut self.memory, &mut self.handles)
     }
 
+    /// Runs it to its end, as the only process there is: nobody takes turns with it, and no timer is needed. What it would
+    /// wait for does not come, except time.
+    pub fn run_alone(&mut self) -> End {
+        loop {
+            match self.turn(|| false) {
+                Turn::Ended(end) => return end,
+                Turn::Waits | Turn::StillWaits => match self.wait {
+                    Some(Wait::Typing) => self.is_patient = true,
+                    Some(wait @ (Wait::Bytes | Wait::Room)) => return End::Stuck(wait),
+                    Some(Wait::Until(_)) | None => core::hint::spin_loop(),
+                },
+                Turn::Paused | Turn::TimeUp => {}
+            }
+        }
+    }
+
     /// Lets it run until it gives way, waits or ends, or its time is up: enter, look why it came back, answer, repeat.
     pub(super) fn turn(&mut self, is_time_up: impl Fn() -> bool) -> Turn {
         if self.wait.is_some() {
