@@ -49,4 +49,5 @@ mod timeline;
 mod user_mode;
 mod walk;
 mod walk32;
+mod write_a_program;
 mod xtask_commands;

@@ -94,7 +94,9 @@ impl Line {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self { bytes: [0; Self::SIZE], length: 0, send, takes_turns: true, turn: None }
+        let mut line = Self::to(send);
+        line.takes_turns = true;
+        line
     }
 
     /// An empty line that goes elsewhere than to the console, at once: whoever has the turn may wait for who says this.

@@ -15,6 +15,7 @@
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`interrupts`] | what interrupts the CPU, and who handles it |
 //! | [`time`] | `Instant`, `sleep`, alarms |
+//! | [`task`] | `async` functions that wait for several things at once |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`memory`] | free frames, page tables, the heap, stacks |
@@ -75,6 +76,7 @@ pub mod power;
 pub mod prelude;
 pub mod smp;
 pub mod sync;
+pub mod task;
 pub mod testing;
 pub mod time;
 pub mod user;

@@ -81,8 +81,8 @@ static PARTS: PerCpu<Once<Parts>> = PerCpu::new([const { Once::new() }; MAX_CPUS
 static HAS_COME: PerCpu<AtomicBool> = PerCpu::new([const { AtomicBool::new(false) }; MAX_CPUS]);
 
 /// Bytes of a CPU's stack, and of those for double faults, NMIs and machine checks.
-const STACK_SIZE: u64 = 64 << 10;
-const FAULT_STACK_SIZE: u64 = 16 << 10;
+const STACK_SIZE: u64 = 32 << 10;
+const FAULT_STACK_SIZE: u64 = 8 << 10;
 
 impl Parts {
     fn new() -> Result<Self, MapError> {

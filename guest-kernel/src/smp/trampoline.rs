@@ -40,7 +40,7 @@ const PAGE: Gpa = Gpa(layout::ARGUMENTS.0 + layout::ARGUMENTS_MAX_SIZE);
 const PARAMETERS: Gpa = Gpa(PAGE.0 + PAGE_SIZE);
 
 const _: () = assert!(PAGE.0.is_multiple_of(PAGE_SIZE) && PAGE.0 / PAGE_SIZE <= 0xFF, "a SIPI can name it");
-const _: () = assert!(PARAMETERS.0 + PAGE_SIZE <= layout::FAULT_STACK_GUARD.0, "both are free");
+const _: () = assert!(PARAMETERS.0 + PAGE_SIZE <= layout::MACHINE_CHECK_STACK_GUARD.0, "both are free");
 
 /// What the trampoline reads.
 #[repr(C)]
@@ -52,96 +52,115 @@ struct Parameters {
     entry: u64,
 }
 
-/// Bits of CR0, CR4 and EFER: those of `vmm/src/boot/cpu_mode.rs`, so that all CPUs are in one mode.
-const CR0_PE: u32 = 1 << 0;
-const CR0: u32 = CR0_PE | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31; // PE, MP, ET, NE, WP, PG
-const CR4: u32 = 1 << 5 | 1 << 9 | 1 << 10; // PAE, OSFXSR, OSXMMEXCPT
-const EFER: u32 = 0xC000_0080;
-const EFER_BITS: u32 = 1 << 8 | 1 << 11; // LME, NXE
+/// The code; on the host there is none.
+#[cfg(not(target_os = "none"))]
+mod code {
+    pub(super) fn bytes() -> &'static [u8] {
+        panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
+    }
+}
 
-/// The trampoline's GDT. 64-bit code and data are where the kernel's GDT has them.
-const CODE_64: u16 = 0x08;
-const DATA: u16 = 0x10;
-const CODE_32: u16 = 0x18;
-
+/// The code.
 #[cfg(target_os = "none")]
-core::arch::global_asm!(
-    ".pushsection .rodata.trampoline, \"a\", @progbits",
-    ".balign 16",
-    "trampoline_start:",
-    ".code16",
-    // 1. Segments count from the page: CS came with the SIPI.
-    "cli",
-    "movw %cs, %ax",
-    "movw %ax, %ds",
-    "lgdtl trampoline_gdt_register - trampoline_start",
-    "movl %cr0, %eax",
-    "orl ${pe}, %eax",
-    "movl %eax, %cr0",
-    "ljmpl ${code_32}, ${page} + trampoline_32 - trampoline_start",
-    ".code32",
-    "trampoline_32:",
-    "movw ${data}, %ax",
-    "movw %ax, %ds",
-    "movw %ax, %es",
-    "movw %ax, %ss",
-    "xorw %ax, %ax",
-    "movw %ax, %fs",
-    "movw %ax, %gs",
-    // 2. Long mode is made ready: it begins with paging.
-    "movl ${cr4}, %eax",
-    "movl %eax, %cr4",
-    "movl {parameters} + {page_tables}, %eax",
-    "movl %eax, %cr3",
-    "movl ${efer}, %ecx",
-    "xorl %edx, %edx",
-    "movl ${efer_bits}, %eax",
-    "wrmsr",
-    // 3.
-    "movl ${cr0}, %eax",
-    "movl %eax, %cr0",
-    "ljmpl ${code_64}, ${page} + trampoline_64 - trampoline_start",
-    ".code64",
-    "trampoline_64:",
-    // 4.
-    "movl ${parameters}, %eax",
-    "movq {stack}(%rax), %rsp",
-    "movq {argument}(%rax), %rdi",
-    "jmpq *{entry}(%rax)",
-    ".balign 8",
-    "trampoline_gdt:",
-    ".quad 0",
-    ".quad 0x00AF9B000000FFFF", // 0x08: 64-bit code
-    ".quad 0x00CF93000000FFFF", // 0x10: data
-    ".quad 0x00CF9B000000FFFF", // 0x18: 32-bit code
-    "trampoline_gdt_register:",
-    ".word trampoline_gdt_register - trampoline_gdt - 1",
-    ".long {page} + trampoline_gdt - trampoline_start",
-    "trampoline_end:",
-    ".popsection",
-    page = const PAGE.0,
-    parameters = const PARAMETERS.0,
-    page_tables = const core::mem::offset_of!(Parameters, page_tables),
-    stack = const core::mem::offset_of!(Parameters, stack),
-    argument = const core::mem::offset_of!(Parameters, argument),
-    entry = const core::mem::offset_of!(Parameters, entry),
-    pe = const CR0_PE,
-    cr0 = const CR0,
-    cr4 = const CR4,
-    efer = const EFER,
-    efer_bits = const EFER_BITS,
-    code_64 = const CODE_64,
-    data = const DATA,
-    code_32 = const CODE_32,
-    options(att_syntax),
-);
+mod code {
+    use super::{PAGE, PARAMETERS, Parameters};
 
-#[cfg(target_os = "none")]
-unsafe extern "C" {
-    #[link_name = "trampoline_start"]
-    static START: u8;
-    #[link_name = "trampoline_end"]
-    static END: u8;
+    /// Bits of CR0, CR4 and EFER: those of `vmm/src/boot/cpu_mode.rs`, so that all CPUs are in one mode.
+    const CR0_PE: u32 = 1 << 0;
+    const CR0: u32 = CR0_PE | 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 31; // PE, MP, ET, NE, WP, PG
+    const CR4: u32 = 1 << 5 | 1 << 9 | 1 << 10; // PAE, OSFXSR, OSXMMEXCPT
+    const EFER: u32 = 0xC000_0080;
+    const EFER_BITS: u32 = 1 << 8 | 1 << 11; // LME, NXE
+
+    /// The trampoline's GDT. 64-bit code and data are where the kernel's GDT has them.
+    const CODE_64: u16 = 0x08;
+    const DATA: u16 = 0x10;
+    const CODE_32: u16 = 0x18;
+
+    core::arch::global_asm!(
+        ".pushsection .rodata.trampoline, \"a\", @progbits",
+        ".balign 16",
+        "trampoline_start:",
+        ".code16",
+        // 1. Segments count from the page: CS came with the SIPI.
+        "cli",
+        "movw %cs, %ax",
+        "movw %ax, %ds",
+        "lgdtl trampoline_gdt_register - trampoline_start",
+        "movl %cr0, %eax",
+        "orl ${pe}, %eax",
+        "movl %eax, %cr0",
+        "ljmpl ${code_32}, ${page} + trampoline_32 - trampoline_start",
+        ".code32",
+        "trampoline_32:",
+        "movw ${data}, %ax",
+        "movw %ax, %ds",
+        "movw %ax, %es",
+        "movw %ax, %ss",
+        "xorw %ax, %ax",
+        "movw %ax, %fs",
+        "movw %ax, %gs",
+        // 2. Long mode is made ready: it begins with paging.
+        "movl ${cr4}, %eax",
+        "movl %eax, %cr4",
+        "movl {parameters} + {page_tables}, %eax",
+        "movl %eax, %cr3",
+        "movl ${efer}, %ecx",
+        "xorl %edx, %edx",
+        "movl ${efer_bits}, %eax",
+        "wrmsr",
+        // 3.
+        "movl ${cr0}, %eax",
+        "movl %eax, %cr0",
+        "ljmpl ${code_64}, ${page} + trampoline_64 - trampoline_start",
+        ".code64",
+        "trampoline_64:",
+        // 4.
+        "movl ${parameters}, %eax",
+        "movq {stack}(%rax), %rsp",
+        "movq {argument}(%rax), %rdi",
+        "jmpq *{entry}(%rax)",
+        ".balign 8",
+        "trampoline_gdt:",
+        ".quad 0",
+        ".quad 0x00AF9B000000FFFF", // 0x08: 64-bit code
+        ".quad 0x00CF93000000FFFF", // 0x10: data
+        ".quad 0x00CF9B000000FFFF", // 0x18: 32-bit code
+        "trampoline_gdt_register:",
+        ".word trampoline_gdt_register - trampoline_gdt - 1",
+        ".long {page} + trampoline_gdt - trampoline_start",
+        "trampoline_end:",
+        ".popsection",
+        page = const PAGE.0,
+        parameters = const PARAMETERS.0,
+        page_tables = const core::mem::offset_of!(Parameters, page_tables),
+        stack = const core::mem::offset_of!(Parameters, stack),
+        argument = const core::mem::offset_of!(Parameters, argument),
+        entry = const core::mem::offset_of!(Parameters, entry),
+        pe = const CR0_PE,
+        cr0 = const CR0,
+        cr4 = const CR4,
+        efer = const EFER,
+        efer_bits = const EFER_BITS,
+        code_64 = const CODE_64,
+        data = const DATA,
+        code_32 = const CODE_32,
+        options(att_syntax),
+    );
+
+    unsafe extern "C" {
+        #[link_name = "trampoline_start"]
+        static START: u8;
+        #[link_name = "trampoline_end"]
+        static END: u8;
+    }
+
+    /// All of it, where the linker has put it.
+    pub(super) fn bytes() -> &'static [u8] {
+        let (start, end) = (&raw const START, &raw const END);
+        // SAFETY: Between the two labels lies the code, in memory that nobody writes.
+        unsafe { core::slice::from_raw_parts(start, end.offset_from_unsigned(start)) }
+    }
 }
 
 /// One CPU at a time is on the trampoline. Whether it is in its page yet.
@@ -197,25 +216,16 @@ pub(super) fn start(
 }
 
 /// Puts the code into its page, and makes that executable.
-#[cfg(target_os = "none")]
 fn lay() -> Result<(), StartError> {
-    let (start, end) = (&raw const START, &raw const END);
-    // SAFETY: The linker has the code between the two. The page is RAM below 1 MiB that nobody is given
-    // (`memory::frames`), mapped to itself and still writable, and the code is shorter than it.
-    unsafe {
-        let size = end.offset_from_unsigned(start);
-        ptr::copy_nonoverlapping(start, PAGE.0 as *mut u8, size);
-    }
+    let code = code::bytes();
+    assert!(code.len() as u64 <= PAGE_SIZE, "the trampoline fits into its page");
+    // SAFETY: The page is RAM below 1 MiB that nobody is given (`memory::frames`), mapped to itself and still writable, and
+    // the code is not longer.
+    unsafe { ptr::copy_nonoverlapping(code.as_ptr(), PAGE.0 as *mut u8, code.len()) };
     let mut kernel = AddressSpace::kernel();
     // SAFETY: Nobody writes to the page any more.
     unsafe { kernel.protect(Gva(PAGE.0), PageSize::Size4K, Rights::READ_EXECUTE) }
         .map_err(StartError::NoStack)
-}
-
-/// Puts the code into its page; on the host there is none.
-#[cfg(not(target_os = "none"))]
-fn lay() -> Result<(), StartError> {
-    panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }
 
 fn write_parameters(parameters: Parameters) {

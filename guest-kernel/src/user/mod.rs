@@ -49,31 +49,16 @@ pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 
-use crate::cpu::tss;
+#[cfg(target_os = "none")]
 use crate::exceptions::Frame;
-
-/// Whether an exception or interrupt is a program's doing, or came while one ran. Those that have a stack of their own are
-/// the kernel's, whatever they interrupt: a double fault, an NMI, a machine check.
-pub(crate) fn is_of_a_program(frame: &Frame) -> bool {
-    frame.cs & RING == 3 && tss::stack_for(frame.vector as usize) == 0
-}
-
-/// The bits of a selector that say which ring it is for.
-const RING: u64 = 0b11;
 
 /// What the kernel does first when something arrives from ring 3: serve the interrupt, if it is one. Then it goes on where
 /// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
-pub(crate) fn dispatch(frame: &mut Frame) {
+fn dispatch(frame: &mut Frame) {
     if doors::is_interrupt(frame.vector) {
         crate::interrupts::dispatch(frame);
     }
     // SAFETY: A program was interrupted, so `enter` waits.
     unsafe { enter::leave() }
-}
-
-/// What the kernel does when something arrives from ring 3; on the host nothing does.
-#[cfg(not(target_os = "none"))]
-pub(crate) fn dispatch(_frame: &mut Frame) {
-    panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }

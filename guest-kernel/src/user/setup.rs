@@ -29,6 +29,7 @@ pub(super) fn start() {
     if DONE.swap(true, Ordering::Relaxed) {
         return;
     }
+    crate::exceptions::PROGRAMS.set(super::dispatch);
     // SAFETY: `syscall_entry` makes a frame of what `syscall` leaves, with interrupts off, and the GDT has the segments
     // in the order that the selectors stand for. EFER keeps its other bits.
     unsafe {

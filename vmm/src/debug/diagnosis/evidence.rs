@@ -9,6 +9,7 @@ use crate::debug::autopsy::{self, Chain, End, Finding, Scene};
 use crate::debug::backtrace::Backtrace;
 use crate::debug::exception::{Exception, mnemonic, page_fault, vector};
 use crate::debug::landmark::Landmarks;
+use crate::debug::mode::{self, Mode};
 use crate::debug::{CpuState, Detail, Symbols};
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
@@ -46,6 +47,7 @@ impl Evidence<'_> {
         };
         self.name_culprit(&mut diagnosis);
         diagnosis.facts.extend(self.user_mode());
+        self.tell_mode(&mut diagnosis);
         diagnosis.facts.extend(self.report.earlier_panic());
         if !matches!(self.symbols.detail(), Detail::Lines) {
             diagnosis.remarks.push(self.symbols.detail().to_string());
@@ -101,7 +103,7 @@ impl Evidence<'_> {
         };
         let (cs, rip) = (interrupted.special.cs, interrupted.rip());
         let is_protected = interrupted.special.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() != 0;
-        if !is_protected || cs.dpl != 3 {
+        if !is_protected || cs.dpl != 3 || Mode::of(&interrupted).is_8086() {
             return None;
         }
         let image = self.map.image();
@@ -110,6 +112,18 @@ impl Evidence<'_> {
             false => "RIP is outside of the image, in a program that it says nothing about",
         };
         Some(format!("the CPU was in user mode (ring 3, CS {:#x}): {whose}", cs.selector))
+    }
+
+    /// Where the guest was and in which segments, unless it was at 64-bit code, where an address is a number.
+    fn tell_mode(&self, diagnosis: &mut Diagnosis) {
+        let mode = Mode::of(self.state);
+        if mode == Mode::Long || self.state.is_reset() {
+            return;
+        }
+        diagnosis.facts.push(format!("the CPU is in {mode}, at {}", mode::place(self.state)));
+        if !mode.is_8086() {
+            diagnosis.facts.extend(mode::segments(&self.state.special));
+        }
     }
 
     fn name_culprit(&self, diagnosis: &mut Diagnosis) {
