@@ -73,13 +73,18 @@ fn multiplied(left: &Matrix, right: &Matrix) -> Matrix {
     product
 }
 
-/// Does a piece of work, and gives its result and how far the time-stamp counter went meanwhile.
+/// Does a piece of work twice, and gives its result and how far the time-stamp counter went meanwhile: the better of
+/// both, as the first has caches to fill, and an emulated CPU its translation to make.
 #[cfg(target_os = "none")]
 #[must_use]
 pub fn timed(work: Work) -> (u64, u64) {
-    let start = time_stamp();
-    let result = work.run();
-    (result, time_stamp().wrapping_sub(start))
+    let once = || {
+        let start = time_stamp();
+        let result = work.run();
+        (result, time_stamp().wrapping_sub(start))
+    };
+    let ((result, first), (_, second)) = (once(), once());
+    (result, first.min(second))
 }
 
 #[cfg(target_os = "none")]
