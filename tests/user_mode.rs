@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use vmm::config::{Grant, GrantMode, Limits};
 use vmm::{Input, KernelSource, StopReason};
 
+use crate::harness::elf::{Elf, RW, RWX, RX, Segment};
 use crate::harness::{Boot, boot, optimised_guest, patiently};
 
 /// The accomplice, about to do `deed`.
@@ -56,4 +58,60 @@ fn a_program_that_never_ends_is_stopped_where_it_is() {
     let told = "the CPU was in user mode (ring 3, CS 0x33): RIP is outside of the image";
     assert!(diagnosis.facts.iter().any(|fact| fact.starts_with(told)), "{diagnosis}");
     assert!(diagnosis.facts.iter().any(|fact| fact.contains("it spins at 0x8000100000")), "{diagnosis}");
+}
+
+#[test]
+fn programs_come_from_files_and_odd_ones_are_refused() {
+    /// Where programs are linked (`user-library/link.ld`).
+    const IMAGE: u64 = 0x80_0010_0000;
+    // `mov edi, [rip + data]`, `xor eax, eax`, `syscall`: exits with the first byte of the second segment.
+    let code = [0x8B, 0x3D, 0xFA, 0x0F, 0, 0, 0x31, 0xC0, 0x0F, 0x05];
+    let text = Segment::new(IMAGE, RX, &code);
+    let good = Elf::new(IMAGE).with(text.clone()).with(Segment::new(IMAGE + 0x1000, RW, &[7]).in_memory(8));
+    let with = |segment| Elf::new(IMAGE).with(text.clone()).with(segment);
+    let programs = [
+        ("good", good.clone().to_bytes(), "exited with 7"),
+        ("none", b"#!/bin/sh\n".to_vec(), "this is no complete ELF file"),
+        ("cut", good.to_bytes()[..100].to_vec(), "this is no complete ELF file"),
+        (
+            "writable-code",
+            with(Segment::new(IMAGE + 0x1000, RWX, &[7])).to_bytes(),
+            "the segment at 0x8000101000 is to be written and executed: give it one of both",
+        ),
+        (
+            "twice",
+            with(Segment::new(IMAGE, RW, &[7])).to_bytes(),
+            "0x8000100000 is mapped already: unmap it first",
+        ),
+        (
+            "in-the-kernel",
+            with(Segment::new(0x10_0000, RX, &[7])).to_bytes(),
+            "the segment at 0x100000 does not start a page between 0x8000100000 and 0x8040000000, or does not end there",
+        ),
+        (
+            "large",
+            with(Segment::new(IMAGE + 0x1000, RW, &[]).in_memory(17 << 20)).to_bytes(),
+            "a process has 4096 pages at most",
+        ),
+        (
+            "entry-outside",
+            Elf::new(IMAGE + 0x1000).with(text.clone()).to_bytes(),
+            "the entry 0x8000101000 is in no executable segment",
+        ),
+    ];
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, bytes, _) in &programs {
+        std::fs::write(directory.path().join(name), bytes).expect("writable");
+    }
+    let names: Vec<_> = programs.iter().map(|(name, ..)| *name).collect();
+    let path = directory.path().to_owned();
+    let console = accomplice(&format!("files {}", names.join(" ")))
+        .with(|config| {
+            config.timeout = Some(patiently(Duration::from_secs(60)));
+            config.directory = Some(Grant { path, mode: GrantMode::ReadOnly, limits: Limits::default() });
+        })
+        .run()
+        .succeeded();
+    let expected: String = programs.iter().map(|(name, _, end)| format!("{name}: {end}\n")).collect();
+    assert_eq!(console, expected);
 }

@@ -7,12 +7,12 @@
 
 use guest_kernel::memory::{frames, heap};
 use guest_kernel::user::{self, End, Process, Program, Scheduler, chance};
-use guest_kernel::{arguments, entry, println};
+use guest_kernel::{arguments, entry, files, println};
 
 entry!(main);
 
 const DEEDS: &[(&str, fn())] =
-    &[("starts", starts), ("chance", by_chance), ("types", types), ("spins", spins)];
+    &[("starts", starts), ("chance", by_chance), ("types", types), ("spins", spins), ("files", from_files)];
 
 fn main() {
     let name = arguments().next().unwrap_or("list");
@@ -91,4 +91,15 @@ fn spins() {
     let mut scheduler = Scheduler::new();
     scheduler.start(Process::from_code("spins", &[0xEB, 0xFE]).expect("there is memory for a page of code"));
     scheduler.run_with(|ended| println!("{ended}"));
+}
+
+/// Runs the programs that lie in the host's directory, by their names in order, and tells how each ended.
+fn from_files() {
+    for name in arguments().skip(1) {
+        let image = files::read(name).expect("the host grants it");
+        match Process::from_elf(name, &image) {
+            Ok(mut process) => println!("{name}: {}", process.run_alone()),
+            Err(error) => println!("{name}: {error}"),
+        }
+    }
 }
