@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use vmm::config::{Grant, GrantMode, Limits};
-use vmm::{Input, KernelSource, StopReason};
+use vmm::{Grant, GrantMode, Input, KernelSource, Limits, StopReason};
 
 use crate::harness::elf::{Elf, RW, RWX, RX, Segment};
 use crate::harness::{Boot, boot, optimised_guest, patiently};
