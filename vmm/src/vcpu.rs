@@ -3,17 +3,21 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_regs, kvm_sregs, kvm_sync_regs,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
+    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_mp_state, kvm_regs, kvm_sregs,
+    kvm_sync_regs,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
 use x86_64::registers::control::Cr4Flags;
 use x86_64::registers::model_specific::EferFlags;
+use x86_64::registers::rflags::RFlags;
 
 use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::cpus::VcpuId;
+use crate::crew::Life;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
@@ -218,6 +222,31 @@ impl Vcpu {
     /// Lets stop requests reach this thread while it runs this vCPU.
     pub(crate) fn attach(&mut self, stop: &StopHandle) -> Result<Attached> {
         stop.attach(self.id, self.fd.get_kvm_run())
+    }
+
+    /// What it is about, as KVM has it where there are interrupt controllers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn life(&self) -> Result<Life> {
+        let state = self.fd.get_mp_state().map_err(Error::kvm("KVM_GET_MP_STATE"))?;
+        Ok(match state.mp_state {
+            // Until INIT and SIPI have come.
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Life::Unstarted,
+            KVM_MP_STATE_HALTED => Life::Halted {
+                interrupts_enabled: self.registers()?.rflags & RFlags::INTERRUPT_FLAG.bits() != 0,
+            },
+            _ => Life::Runs,
+        })
+    }
+
+    /// Has KVM run it though nobody has sent INIT and SIPI.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn wake(&self) -> Result<()> {
+        let state = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+        self.fd.set_mp_state(state).map_err(Error::kvm("KVM_SET_MP_STATE"))
     }
 
     /// The general registers, RIP and RFLAGS.

@@ -73,13 +73,16 @@ impl Vm {
         let blueprint = config.blueprint();
         let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, interrupts, arguments, origins: boot } =
+        let Boot { map, cpu, interrupts, cpuid, arguments, origins: boot } =
             boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
         check_vcpu_count(&kvm, config.vcpus)?;
-        let cpuid = Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?;
+        let cpuid = match cpuid {
+            true => Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?,
+            false => Cpuid::silent(),
+        };
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);
         slots.register_start(&vm, &map, config.vcpus)?;
@@ -89,7 +92,9 @@ impl Vm {
         }
         let create = |id| {
             let vcpu = Vcpu::create(&kvm, &vm, id)?;
-            vcpu.set_cpuid(&cpuid.of(id)?)?;
+            if !cpuid.is_silent() {
+                vcpu.set_cpuid(&cpuid.of(id)?)?;
+            }
             Ok(vcpu)
         };
         let vcpu = create(VcpuId::FIRST)?;
