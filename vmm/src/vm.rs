@@ -7,7 +7,7 @@ use kvm_ioctls::Kvm;
 use shared_abi::Gva;
 
 use crate::boot::contract::Contract;
-use crate::boot::cpu_mode::RegisterOrigins;
+use crate::boot::cpu_mode::{RegisterOrigins, StartMode};
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::{KernelImage, Start};
 use crate::boot::{self, Boot, BootOrigins, boot_info};
@@ -100,7 +100,7 @@ impl Vm {
         };
         let vcpu = create(VcpuId::FIRST)?;
         let registers = vcpu.start_in(&cpu)?;
-        if interrupts {
+        if interrupts && map.mode() == StartMode::Long {
             boot_info::write_tsc_khz(vcpu.tsc_khz(), &memory);
         }
         // They start when the guest asks for it (`crew.rs`).
