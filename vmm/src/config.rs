@@ -96,6 +96,11 @@ impl VmConfig {
 }
 
 impl Blueprint {
+    /// Whether the guest carries our contract.
+    pub(crate) fn contract(&self) -> Contract {
+        self.contract
+    }
+
     /// The configuration of a second machine, which runs `image` with nobody at its console.
     pub(crate) fn config(&self, image: std::sync::Arc<[u8]>) -> VmConfig {
         let Self { start, memory, page_size, contract, .. } = *self;

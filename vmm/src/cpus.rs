@@ -6,7 +6,9 @@ use std::str::FromStr;
 use shared_abi::BootInfo;
 
 /// The number of a vCPU, from 0. It is also its APIC id, which the guest reads by CPUID.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
 pub struct VcpuId(u8);
 
 impl VcpuId {

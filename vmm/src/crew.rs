@@ -24,6 +24,7 @@ use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 
+use serde::{Deserialize, Serialize};
 use shared_abi::HypercallError;
 
 use crate::boot::cpu_mode::{CpuMode, LongMode};
@@ -63,7 +64,7 @@ struct Member {
 }
 
 /// What a vCPU is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It has executed nothing.
     Unstarted,
@@ -110,6 +111,11 @@ impl Crew {
     #[must_use]
     pub fn life(&self, id: VcpuId) -> Life {
         self.lock().member(id).life
+    }
+
+    /// Lets the vCPU `id` be about something else, while all stand.
+    pub(crate) fn set_life(&self, id: VcpuId, life: Life) {
+        self.lock().member(id).life = life;
     }
 
     /// How often the vCPU `id` has left the guest, as of the end of the last piece.

@@ -149,7 +149,8 @@ fn failed(size: MemorySize, source: io::Error) -> Error {
 /// A file in memory that has no name.
 fn make_file() -> io::Result<File> {
     // SAFETY: memfd_create reads the name, which ends with a NUL, and gives a new descriptor or -1.
-    let fd = unsafe { libc::memfd_create(c"guest-ram".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
+    let fd =
+        unsafe { libc::memfd_create(c"guest-ram".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -266,6 +266,26 @@ impl Machine {
         locked(&self.console)
     }
 
+    /// The VM itself.
+    pub(crate) fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    /// Its I/O APIC.
+    pub(crate) fn ioapic(&self) -> Option<&SharedIoapic> {
+        self.ioapic.as_ref()
+    }
+
+    /// How many channels the guest has opened.
+    pub(crate) fn open_channels(&self) -> usize {
+        locked(&self.channels).count()
+    }
+
+    /// Whether the guest has ever asked to be told of input.
+    pub(crate) fn awaits_input(&self) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| locked(arrivals).is_wanted())
+    }
+
     /// What KVM has been told of RAM.
     pub(crate) fn slots(&self) -> MutexGuard<'_, MemorySlots> {
         locked(&self.slots)

@@ -319,9 +319,8 @@ impl Reservation {
     fn of_file(file: &File, size: u64) -> io::Result<Self> {
         let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
         // SAFETY: A new private mapping at an address the kernel chooses touches no existing memory.
-        let (pointer, mapped_at) = Origin::of(unsafe {
-            libc::mmap(ptr::null_mut(), size, RAM, FILE_FLAGS, file.as_raw_fd(), 0)
-        });
+        let (pointer, mapped_at) =
+            Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, FILE_FLAGS, file.as_raw_fd(), 0) });
         Ok(Self { start: mapped(pointer)?, size, mapped_at })
     }
 

@@ -15,6 +15,7 @@ mod files;
 mod gallery;
 mod memory;
 mod prints;
+mod wander;
 
 use guest_kernel::cpu::idt;
 use guest_kernel::{arguments, entry, hypercall, println};
@@ -35,6 +36,7 @@ const DEEDS: &[&[Deed]] = &[
     chance::DEEDS,
     cpus::DEEDS,
     debuggee::DEEDS,
+    wander::DEEDS,
 ];
 
 fn main() {
