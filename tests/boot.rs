@@ -1,9 +1,9 @@
 //! From nothing to the guest's first words.
 
 use shared_abi::{BootInfo, layout};
-use vmm::{Backing, PageSize};
+use vmm::{Backing, CpuidUse, PageSize};
 
-use crate::harness::{boot, guest, probe};
+use crate::harness::{Boot, boot, guest, probe};
 
 #[test]
 fn hello_prints_its_line_with_one_exit_a_byte_and_ends() {
@@ -55,9 +55,28 @@ fn gigabyte_pages_boot_or_are_refused_with_the_reason() {
 
 /// Asked of `cpuid` as the VMM asks KVM: leaf 80000001h, EDX bit 26, as guests see it.
 fn host_offers_gigabyte_pages() -> bool {
+    host_leaf(0x8000_0001).edx & 1 << 26 != 0
+}
+
+/// What KVM can give of a leaf of CPUID.
+fn host_leaf(function: u32) -> kvm_bindings::kvm_cpuid_entry2 {
     let kvm = kvm_ioctls::Kvm::new().expect("/dev/kvm");
     let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).expect("CPUID");
-    cpuid.as_slice().iter().any(|entry| entry.function == 0x8000_0001 && entry.edx & 1 << 26 != 0)
+    cpuid.as_slice().iter().copied().find(|entry| entry.function == function).unwrap_or_default()
+}
+
+#[test]
+fn a_guest_that_uses_no_feature_starts_without_cpuid_and_any_other_machine_has_it() {
+    /// What a CPU addresses that does not say. Intel SDM vol. 3A, 4.1.4.
+    const UNSAID: u32 = 36;
+    let said = host_leaf(0x8000_0008).eax & 0xFF;
+    let bits = |machine: Boot| vmm::Vm::build(machine.config).expect("a machine").address_bits();
+
+    assert_eq!(bits(boot("01_hello")), UNSAID);
+    assert_eq!(bits(boot("01_hello").with(|config| config.cpuid = CpuidUse::Always)), said);
+    assert_eq!(bits(boot("01_hello").with(|config| config.page_size = PageSize::Size2M).memory("64G")), said);
+    assert_eq!(bits(probe("cpuid")), said, "its image holds the instruction");
+    assert_ne!(probe("cpuid").run().succeeded(), "0\n");
 }
 
 #[test]

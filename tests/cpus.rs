@@ -39,6 +39,24 @@ fn sixty_four_cpus_start_and_end() {
 }
 
 #[test]
+fn lines_of_eight_cpus_are_never_torn() {
+    let printed = on(8, "cpus-lines").run().succeeded();
+    let (mut short, mut long) = ([0; 8], [0; 8]);
+    let dots = ".".repeat(600);
+    for line in printed.lines() {
+        let number = line.get(..1).expect("no line is empty");
+        let counts = if line.contains('.') { &mut long } else { &mut short };
+        let whole = match line.contains('.') {
+            true => format!("{number}{dots}{number}{dots}{number}"),
+            false => format!("{number} is short"),
+        };
+        assert_eq!(line, whole, "a line is torn");
+        counts[number.parse::<usize>().expect("the number of a CPU")] += 1;
+    }
+    assert_eq!((short, long), ([5; 8], [5; 8]));
+}
+
+#[test]
 fn one_cpus_death_stops_all_and_names_it() {
     let finished = on(4, "cpus-die 2").run();
     finished.stopped_by(&StopReason::TripleFault);

@@ -49,4 +49,5 @@ mod streams;
 mod timeline;
 mod walk;
 mod walk32;
+mod write_a_program;
 mod xtask_commands;

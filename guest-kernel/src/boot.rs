@@ -41,7 +41,7 @@ extern "C" fn start(info: &'static BootInfo) -> ! {
         /// The program's `main`, by the `entry!` macro.
         safe fn guest_main();
     }
-    crate::cpu::load_tables();
+    crate::cpu::load_tables(crate::cpu::CpuId::FIRST);
     assert!(
         info.magic == BootInfo::MAGIC && info.version == BootInfo::VERSION,
         "RDI holds no boot info of version {}: this kernel is started by the Duet VMM only",

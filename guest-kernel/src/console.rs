@@ -8,11 +8,12 @@
 //! Host side: `vmm/src/hypercall/console.rs` and `vmm/src/devices/debug_console.rs`.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use shared_abi::ports;
 
-use crate::cpu::port;
-use crate::hypercall;
+use crate::cpu::{self, port};
+use crate::{hypercall, smp};
 
 /// The debug console at port 0xE9, byte by byte. It has no state, so anyone may make one.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,12 +43,48 @@ impl Write for DebugConsole {
 
 /// A line being put together; what it holds goes to the host when it is full and when it is dropped.
 ///
-/// It lives on the stack of whoever prints. So nothing is shared, nothing is locked, and a line of another CPU never
-/// lands inside ours.
+/// It lives on the stack of whoever prints, so nothing is shared. What it sends at once is never torn: it is one call of
+/// the host's. A line that is longer takes several, and from its first to its last it has the console for itself
+/// ([`Turn`]).
 pub struct Line {
     bytes: [u8; Self::SIZE],
     length: usize,
     send: fn(&[u8]),
+    /// Whether it waits for its turn: last words do not.
+    takes_turns: bool,
+    turn: Option<Turn>,
+}
+
+/// The turn of the CPU that prints; the others wait meanwhile. Whoever has it may print inside: a `Display` that prints,
+/// the handler of an exception or an interrupt. So it is no [`Mutex`](crate::sync::Mutex), and leaves interrupts alone.
+struct Turn {
+    /// Whether this CPU had the turn already, and goes on having it.
+    is_inner: bool,
+}
+
+/// The CPU whose turn it is, plus 1; 0 when it is nobody's.
+static TURN: AtomicUsize = AtomicUsize::new(0);
+
+impl Turn {
+    /// Waits for it.
+    fn take() -> Self {
+        let own = cpu::id().number() + 1;
+        loop {
+            match TURN.compare_exchange_weak(0, own, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Self { is_inner: false },
+                Err(holder) if holder == own => return Self { is_inner: true },
+                Err(_) => smp::relax(),
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        if !self.is_inner {
+            TURN.store(0, Ordering::Release);
+        }
+    }
 }
 
 impl Line {
@@ -57,20 +94,39 @@ impl Line {
     /// An empty line.
     #[must_use]
     pub fn new() -> Self {
-        Self::to(send)
+        let mut line = Self::to(send);
+        line.takes_turns = true;
+        line
     }
 
-    /// An empty line that goes elsewhere than to the console.
+    /// An empty line that goes elsewhere than to the console, at once: whoever has the turn may wait for who says this.
     pub(crate) fn to(send: fn(&[u8])) -> Self {
-        Self { bytes: [0; Self::SIZE], length: 0, send }
+        Self { bytes: [0; Self::SIZE], length: 0, send, takes_turns: false, turn: None }
+    }
+
+    /// Sends what there is of a line that goes on.
+    fn send_part(&mut self) {
+        if self.takes_turns {
+            self.turn.get_or_insert_with(Turn::take);
+        }
+        self.send();
     }
 
     fn send(&mut self) {
         let text = self.bytes.get(..self.length).unwrap_or_default();
         if !text.is_empty() {
+            let _turn = self.takes_turns.then(Turn::take);
             (self.send)(text);
         }
         self.length = 0;
+    }
+}
+
+/// Hands a whole text to the host, when it is this CPU's turn.
+fn send_whole(text: &[u8]) {
+    if !text.is_empty() {
+        let _turn = Turn::take();
+        send(text);
     }
 }
 
@@ -90,7 +146,7 @@ impl Default for Line {
 impl Write for Line {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         if text.len() > Self::SIZE - self.length {
-            self.send();
+            self.send_part();
         }
         if text.len() > Self::SIZE {
             (self.send)(text.as_bytes());
@@ -115,7 +171,7 @@ impl Drop for Line {
 pub fn print(text: fmt::Arguments<'_>) {
     match text.as_str() {
         // Text without placeholders is known at compile time: it needs no buffer.
-        Some(text) => send(text.as_bytes()),
+        Some(text) => send_whole(text.as_bytes()),
         // A `Display` of the program may fail; then its text ends there.
         None => {
             let _ = Line::new().write_fmt(text);

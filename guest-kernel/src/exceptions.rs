@@ -30,8 +30,8 @@ use shared_abi::Gva;
 use shared_abi::exception::VECTORS;
 pub use shared_abi::exception::{ExceptionFrame, Vector};
 
+use crate::cpu::tss;
 use crate::hypercall::{self, Hypercall};
-use crate::interrupts;
 
 /// What is done about an exception.
 pub type Handler = fn(&mut Frame) -> Next;
@@ -51,6 +51,13 @@ pub enum Next {
 pub struct Frame(ExceptionFrame);
 
 impl Frame {
+    /// Whether it is a program's doing, or came while one ran. What has a stack of its own is the kernel's, whatever it
+    /// interrupts: a double fault, an NMI, a machine check.
+    fn is_of_a_program(&self) -> bool {
+        const RING: u64 = 0b11;
+        self.0.cs & RING == 3 && tss::stack_for(self.0.vector as usize) == 0
+    }
+
     /// Continues behind the instruction, when it is one of those in [`provoke`](crate::cpu::provoke). Only they are
     /// ready for that: whoever wrote any other instruction relies on what it does.
     #[must_use]
@@ -108,19 +115,53 @@ fn handler_of(vector: u64) -> Option<Handler> {
     unsafe { core::mem::transmute::<*mut (), Option<Handler>>(handler) }
 }
 
+/// Who takes what is no exception of the kernel. Both are known from their first use on: a program that uses neither is not
+/// linked with them, and holds no instruction of theirs.
+pub(crate) static INTERRUPTS: Taker = Taker::none();
+/// Who takes whatever arrives from ring 3.
+pub(crate) static PROGRAMS: Taker = Taker::none();
+
+/// A function that may be known.
+pub(crate) struct Taker(AtomicPtr<()>);
+
+impl Taker {
+    const fn none() -> Self {
+        Self(AtomicPtr::new(core::ptr::null_mut()))
+    }
+
+    /// Makes it known.
+    pub(crate) fn set(&self, take: fn(&mut Frame)) {
+        self.0.store(take as *mut (), Ordering::Release);
+    }
+
+    fn get(&self) -> Option<fn(&mut Frame)> {
+        let take = self.0.load(Ordering::Acquire);
+        // SAFETY: Null, which is `None` (core::option, "Representation"), or what `set` has stored.
+        unsafe { core::mem::transmute::<*mut (), Option<fn(&mut Frame)>>(take) }
+    }
+}
+
 /// What the entries call: has the interrupt handled, or the exception; or the run ended.
 #[cfg_attr(not(target_os = "none"), expect(dead_code, reason = "only entries call it"))]
 extern "C" fn dispatch(frame: &mut Frame) {
-    if crate::user::is_of_a_program(frame) {
-        return crate::user::dispatch(frame);
-    }
-    if frame.vector >= VECTORS as u64 {
-        return interrupts::dispatch(frame);
+    let taker = match frame.vector {
+        _ if frame.is_of_a_program() => PROGRAMS.get(),
+        vector if vector >= VECTORS as u64 => INTERRUPTS.get(),
+        _ => None,
+    };
+    if let Some(take) = taker {
+        return take(frame);
     }
     let next = handler_of(frame.vector).map_or(Next::Report, |handler| handler(frame));
     if next == Next::Report {
         report(frame);
     }
+}
+
+/// Ends the run by an exception that was handled, and that the kernel cannot go on after: a process has died that it does
+/// not live without.
+pub fn die_of(exception: ExceptionFrame) -> ! {
+    report(&Frame(exception))
 }
 
 /// Ends the run, and leaves the diagnosis to the host; tells it as a panic where the host takes no calls.

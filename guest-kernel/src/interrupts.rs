@@ -33,7 +33,7 @@ pub use shared_abi::interrupts::{BUTTON, CONSOLE_INPUT, PINS, TICK};
 
 pub use crate::cpu::ioapic::{Trigger, set_masked};
 use crate::cpu::{apic, flags, halt, ioapic, vectors};
-use crate::exceptions::Frame;
+use crate::exceptions::{self, Frame};
 use crate::hypercall;
 
 /// What is done about an interrupt.
@@ -68,6 +68,7 @@ pub fn enable() {
 /// The same the first time; later it leaves interrupts as they are: somebody may have reason to hold them off.
 pub(crate) fn start() {
     if !is_enabled() {
+        exceptions::INTERRUPTS.set(dispatch);
         apic::enable();
         flags::restore_interrupts(flags::Interrupts::Enabled);
     }
@@ -89,6 +90,7 @@ pub fn on(vector: u8, handler: Handler) {
     let own = place.and_then(|place| HANDLERS.get(place));
     let own = own.unwrap_or_else(|| panic!("vector {vector} belongs to an exception"));
     own.store(handler as *mut (), Ordering::Release);
+    exceptions::INTERRUPTS.set(dispatch);
 }
 
 /// Has `handler` called on this CPU when the line of `pin` asks. The first time this lets interrupts through.
@@ -148,9 +150,12 @@ pub fn errors() -> u64 {
 pub(crate) fn dispatch(frame: &mut Frame) {
     let vector = frame.vector as u8;
     match vector {
-        // Nothing is being served, so there is nothing to end.
         vectors::SPURIOUS => {
             SPURIOUS.fetch_add(1, Ordering::Relaxed);
+            // Nothing is being served, and so nothing ends; unless somebody has sent this vector as an interrupt.
+            if apic::serves_spurious() {
+                apic::end_of_interrupt();
+            }
             return;
         }
         vectors::ERROR => {

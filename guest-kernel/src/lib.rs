@@ -15,13 +15,16 @@
 //! | [`exceptions`] | what the CPU cannot do, and who handles it |
 //! | [`interrupts`] | what interrupts the CPU, and who handles it |
 //! | [`time`] | `Instant`, `sleep`, alarms |
+//! | [`task`] | `async` functions that wait for several things at once |
 //! | [`files`] | the host's files, as far as granted |
 //! | [`io`] | `Read`, `Write`, `Seek`, as in `std` |
 //! | [`memory`] | free frames, page tables, the heap, stacks |
 //! | [`prelude`] | `Vec`, `String`, `format!` and the like |
+//! | [`i8080`] | an 8080 in software, and programs for it |
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
-//! | [`sync`] | what one CPU has at a time |
+//! | [`smp`] | more CPUs: starting them, giving them work |
+//! | [`sync`] | what one CPU has at a time, and where several meet |
 //! | [`user`] | programs in ring 3: processes, system calls, pipes |
 //! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
 //! | `panic` | the last words |
@@ -62,6 +65,7 @@ pub mod device_memory;
 pub mod exceptions;
 pub mod files;
 pub mod hypercall;
+pub mod i8080;
 pub mod interrupts;
 pub mod io;
 pub mod mark;
@@ -70,7 +74,9 @@ pub mod memory;
 mod panic;
 pub mod power;
 pub mod prelude;
+pub mod smp;
 pub mod sync;
+pub mod task;
 pub mod testing;
 pub mod time;
 pub mod user;

@@ -1,6 +1,7 @@
-//! `Mutex`: what one CPU has at a time, and no interrupt handler meanwhile.
+//! Where CPUs meet: [`Mutex`], what one CPU has at a time, and no interrupt handler meanwhile; [`Once`], what is made once;
+//! [`Barrier`], where all wait for the last.
 //!
-//! Two dangers, two halves. Another CPU may want the same thing: it spins until the lock is free. And the handler of an
+//! A mutex meets two dangers, and has two halves. Another CPU may want the same thing: it spins until the lock is free. And the handler of an
 //! interrupt may want it on the very CPU that has it: it would spin for ever, because the code that could free the lock
 //! is the one it has interrupted. So interrupts are off on this CPU for as long as the lock is held, and while waiting
 //! they are as they were. Exceptions are not held off by that: their handlers must not take a lock that the code they
@@ -9,8 +10,10 @@
 use core::fmt;
 use core::mem::ManuallyDrop;
 use core::ops::{Deref, DerefMut};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::cpu::flags::{self, Interrupts};
+use crate::smp;
 
 /// A value that is reached through [`lock`](Self::lock) only.
 pub struct Mutex<T> {
@@ -30,7 +33,7 @@ impl<T> Mutex<T> {
             if let Some(guard) = self.try_lock() {
                 return guard;
             }
-            core::hint::spin_loop();
+            smp::relax();
         }
     }
 
@@ -88,6 +91,52 @@ impl<T: fmt::Debug> fmt::Debug for Guard<'_, T> {
     }
 }
 
+/// A value that is made when it is first wanted, by one CPU; others that want it wait meanwhile. The handler of an
+/// interrupt must not want it, lest it wait for the code that it has interrupted.
+pub type Once<T> = spin::once::Once<T, Relax>;
+
+/// What CPUs do while they wait for one another.
+#[derive(Clone, Copy, Debug)]
+pub struct Relax;
+
+impl spin::RelaxStrategy for Relax {
+    fn relax() {
+        smp::relax();
+    }
+}
+
+/// A place where so many CPUs wait until all have come, as often as they like.
+#[derive(Debug)]
+pub struct Barrier {
+    count: usize,
+    arrived: AtomicUsize,
+    /// How often all have come.
+    round: AtomicUsize,
+}
+
+impl Barrier {
+    /// A barrier for `count` CPUs.
+    #[must_use]
+    pub const fn new(count: usize) -> Self {
+        Self { count, arrived: AtomicUsize::new(0), round: AtomicUsize::new(0) }
+    }
+
+    /// Waits for the others. True for the one that came last.
+    pub fn wait(&self) -> bool {
+        // Read first: the last one ends this round.
+        let round = self.round.load(Ordering::Acquire);
+        if self.arrived.fetch_add(1, Ordering::AcqRel) + 1 >= self.count {
+            self.arrived.store(0, Ordering::Relaxed);
+            self.round.store(round.wrapping_add(1), Ordering::Release);
+            return true;
+        }
+        while self.round.load(Ordering::Acquire) == round {
+            smp::relax();
+        }
+        false
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +150,21 @@ mod tests {
         assert!(lock.try_lock().is_none());
         drop(guard);
         assert_eq!(*lock.lock(), 2);
+    }
+
+    #[guest_test]
+    fn what_is_made_once_is_made_once() {
+        let once = Once::new();
+        assert_eq!(once.get(), None);
+        assert_eq!(once.try_call_once(|| Err("not yet")), Err("not yet"));
+        assert_eq!(*once.call_once(|| 1), 1);
+        assert_eq!(*once.call_once(|| 2), 1);
+    }
+
+    #[guest_test]
+    fn a_barrier_of_one_lets_it_through() {
+        let barrier = Barrier::new(1);
+        assert!(barrier.wait() && barrier.wait());
     }
 
     #[guest_test]

@@ -13,6 +13,7 @@ pub(crate) mod refusal;
 pub(crate) mod tree;
 pub(crate) mod walker;
 pub(crate) mod walker32;
+pub(crate) mod walkthrough;
 pub(crate) mod workspace_copy;
 
 use std::path::PathBuf;

@@ -41,6 +41,8 @@ pub struct VmConfig {
     pub contract: Contract,
     /// Whether the machine has interrupt controllers.
     pub interrupts: Interrupts,
+    /// When the vCPUs show what they have.
+    pub cpuid: CpuidUse,
     /// The directory that the guest may use, if any.
     pub directory: Option<Grant>,
     /// Where the guest's console output goes.
@@ -68,6 +70,7 @@ impl VmConfig {
             arguments: Vec::new(),
             contract: Contract::Required,
             interrupts: Interrupts::AsNeeded,
+            cpuid: CpuidUse::default(),
             directory: None,
             console: Console::discard(),
             input: Input::bytes([]),
@@ -85,13 +88,16 @@ pub(crate) struct Blueprint {
     page_size: PageSize,
     arguments: Vec<String>,
     contract: Contract,
+    cpuid: CpuidUse,
 }
 
 impl VmConfig {
     /// What a second machine for the same guest needs.
     pub(crate) fn blueprint(&self) -> Blueprint {
-        let Self { start, memory, page_size, contract, .. } = *self;
-        Blueprint { start, memory, page_size, arguments: self.arguments.clone(), contract }
+        let Self { start, memory, page_size, contract, cpuid, .. } = *self;
+        // The second machine has no directory, so it must be told what that means for the first.
+        let cpuid = if self.directory.is_some() { CpuidUse::Always } else { cpuid };
+        Blueprint { start, memory, page_size, arguments: self.arguments.clone(), contract, cpuid }
     }
 }
 
@@ -103,7 +109,7 @@ impl Blueprint {
 
     /// The configuration of a second machine, which runs `image` with nobody at its console.
     pub(crate) fn config(&self, image: std::sync::Arc<[u8]>) -> VmConfig {
-        let Self { start, memory, page_size, contract, .. } = *self;
+        let Self { start, memory, page_size, contract, cpuid, .. } = *self;
         let arguments = self.arguments.clone();
         VmConfig {
             start,
@@ -111,9 +117,21 @@ impl Blueprint {
             page_size,
             arguments,
             contract,
+            cpuid,
             ..VmConfig::new(KernelSource::Bytes(image))
         }
     }
+}
+
+/// When a machine's vCPUs show what they have (CPUID), and so have what KVM makes depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuidUse {
+    /// When the image holds an instruction that depends on it, or the machine is out of the ordinary. Where it is not, each
+    /// leaf of CPUID is 0.
+    #[default]
+    AsNeeded,
+    /// Always: for a guest that makes or reads code that its image does not hold.
+    Always,
 }
 
 /// Where the kernel image comes from.

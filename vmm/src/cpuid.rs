@@ -31,6 +31,19 @@ pub(crate) struct Cpuid {
 }
 
 impl Cpuid {
+    /// The bits of a physical address where CPUID says nothing: 36 (Intel SDM vol. 3A, 4.1.4; KVM takes it so, too).
+    pub(crate) const ADDRESS_BITS_UNSAID: u32 = 36;
+
+    /// A CPU that says nothing of itself.
+    pub(crate) fn silent() -> Self {
+        Self { leaves: Vec::new(), count: VcpuCount::ONE }
+    }
+
+    /// Whether it says nothing of itself.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
     /// What this host's KVM can give the `count` vCPUs of a machine, checked against what the machine needs.
     ///
     /// # Errors
@@ -55,6 +68,9 @@ impl Cpuid {
     pub(crate) fn address_bits(&self) -> u32 {
         const LEAF: u32 = 0x8000_0008;
         const MOST: u32 = 52;
+        if self.is_silent() {
+            return Self::ADDRESS_BITS_UNSAID;
+        }
         let said = self.leaves.iter().find(|leaf| leaf.function == LEAF).map(|leaf| leaf.eax & 0xFF);
         said.filter(|bits| (32..=MOST).contains(bits)).unwrap_or(MOST)
     }

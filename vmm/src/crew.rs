@@ -10,19 +10,24 @@
 //!             the registers and answers     └──────────────────────┘
 //! ```
 //!
-//! A CPU that waits costs no time: its thread sleeps here, not in KVM_RUN. A guest of ours has no interrupt that could
-//! wake a halted CPU, so to halt is to be done, until another CPU starts it anew. When all have halted the run is over,
-//! and the first vCPU's HLT is told.
+//! A CPU that waits costs no time: its thread sleeps here, not in KVM_RUN. No interrupt could wake a halted CPU, so to halt
+//! is to be done, until another CPU starts it anew. When all have halted the run is over, and the first vCPU's HLT is
+//! told.
 //!
-//! Whatever else ends the loop of one vCPU ends it for all. The first end counts, and its vCPU is the one that is named.
+//! Where there are interrupt controllers KVM keeps these lives, as CPUs may start and wake one another by interrupts: the
+//! thread of a vCPU sleeps in KVM_RUN until INIT and SIPI have come, and HLT is no exit. `StartCpu` is still there. It
+//! kicks the thread, which looks whether its CPU still waits.
+//!
+//! Whatever else ends the loop of one vCPU ends it for all. The first end counts, and its vCPU is the one that is named; if
+//! it was asked for from outside, the lowest that runs.
 //! The others are recalled ([`StopHandle`](crate::stop)): they come out of KVM_RUN and stand where they are, so that all
 //! can be looked at, and can go on should there be another piece.
 //!
 //! With one vCPU there is no crew, no thread and no lock.
 
-use std::io;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
+use std::{io, iter};
 
 use serde::{Deserialize, Serialize};
 use shared_abi::HypercallError;
@@ -43,6 +48,8 @@ pub struct Crew {
     state: Mutex<State>,
     /// A life has changed, or the piece has ended.
     changed: Condvar,
+    /// Whether KVM starts, halts and wakes vCPUs: there are interrupt controllers.
+    is_kvms: bool,
 }
 
 #[derive(Debug)]
@@ -86,36 +93,45 @@ enum Request {
     Wanted(LongMode),
     /// Its registers are being set.
     Taken,
-    /// KVM does not take the registers.
-    Refused,
+    /// It cannot be.
+    Refused(HypercallError),
 }
 
 impl Crew {
-    /// The crew of a machine; one vCPU is none.
+    /// The crew of a machine with or without interrupt controllers; one vCPU is none.
     #[must_use]
-    pub fn of(vcpus: VcpuCount) -> Option<Self> {
+    pub fn of(vcpus: VcpuCount, has_controllers: bool) -> Option<Self> {
         if vcpus == VcpuCount::ONE {
             return None;
         }
         let member = |id| Member {
-            life: if id == VcpuId::FIRST { Life::Runs } else { Life::Unstarted },
+            life: if id == VcpuId::FIRST || has_controllers { Life::Runs } else { Life::Unstarted },
             request: Request::None,
             starts: 0,
             exits: ExitCounts::default(),
         };
         let state = State { members: vcpus.ids().map(member).collect(), end: None };
-        Some(Self { state: Mutex::new(state), changed: Condvar::new() })
+        Some(Self { state: Mutex::new(state), changed: Condvar::new(), is_kvms: has_controllers })
     }
 
-    /// What the vCPU `id` is about; between two pieces that does not change.
-    #[must_use]
-    pub fn life(&self, id: VcpuId) -> Life {
-        self.lock().member(id).life
+    /// What `vcpu` is about; between two pieces that does not change.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn life(&self, vcpu: &Vcpu) -> Result<Life> {
+        if self.is_kvms { vcpu.life() } else { Ok(self.lock().member(vcpu.id()).life) }
     }
 
-    /// Lets the vCPU `id` be about something else, while all stand.
+    /// Whether the vCPU `id` is asked to start.
+    pub(crate) fn is_asked(&self, id: VcpuId) -> bool {
+        self.lock().member(id).request != Request::None
+    }
+
+    /// Lets the vCPU `id` be about something else, while all stand; where KVM keeps that, KVM has been told.
     pub(crate) fn set_life(&self, id: VcpuId, life: Life) {
-        self.lock().member(id).life = life;
+        if !self.is_kvms {
+            self.lock().member(id).life = life;
+        }
     }
 
     /// How often the vCPU `id` has left the guest, as of the end of the last piece.
@@ -129,24 +145,33 @@ impl Crew {
     /// # Errors
     /// `NotFound`, `AlreadyExists` for one that runs, `BadArgument` when KVM takes no such registers, `HostFailed` when
     /// the run ends before.
-    pub(crate) fn start(&self, cpu: u64, mode: LongMode) -> std::result::Result<(), HypercallError> {
+    pub(crate) fn start(
+        &self,
+        caller: VcpuId,
+        cpu: u64,
+        mode: LongMode,
+        stop: &StopHandle,
+    ) -> std::result::Result<(), HypercallError> {
         let mut state = self.lock();
         let count = state.members.len() as u64;
         let id = VcpuId::new(cpu).filter(|_| cpu < count).ok_or(HypercallError::NotFound)?;
         let member = state.member(id);
-        if member.life == Life::Runs || member.request != Request::None {
+        let surely_runs = member.life == Life::Runs && !self.is_kvms;
+        if surely_runs || id == caller || member.request != Request::None {
             return Err(HypercallError::AlreadyExists);
         }
         member.request = Request::Wanted(mode);
         let starts = member.starts;
         self.changed.notify_all();
+        stop.kick_one(id);
         // Its thread answers. It may run and halt, and be started once more, before this one looks.
         while state.member(id).starts == starts {
             let has_ended = state.end.is_some();
             match &mut state.member(id).request {
-                request @ Request::Refused => {
-                    *request = Request::None;
-                    return Err(HypercallError::BadArgument);
+                Request::Refused(why) => {
+                    let why = *why;
+                    state.member(id).request = Request::None;
+                    return Err(why);
                 }
                 request @ Request::Wanted(_) if has_ended => {
                     *request = Request::None;
@@ -186,7 +211,15 @@ impl Crew {
         first.drain_coalesced();
         others.iter_mut().for_each(Vcpu::drain_coalesced);
         let (id, end) = self.lock().end.take().expect("the threads return when the piece has ended");
-        end.map(|stop| (id, stop))
+        let stop = end?;
+        let id = if stop.is_from_outside() { self.lowest_that_runs(first, others).unwrap_or(id) } else { id };
+        Ok((id, stop))
+    }
+
+    /// The vCPU that is named when none of them has ended the run: which one saw the request first says nothing.
+    fn lowest_that_runs(&self, first: &Vcpu, others: &[Vcpu]) -> Option<VcpuId> {
+        let mut vcpus = iter::once(first).chain(others);
+        vcpus.find(|vcpu| matches!(self.life(vcpu), Ok(Life::Runs))).map(Vcpu::id)
     }
 
     /// Makes ready for a piece. Where all have halted the first goes on behind its HLT, as a single vCPU would.
@@ -300,16 +333,29 @@ impl<O: Observer> Post<'_, O> {
     /// Gives `vcpu` the registers that were asked for, and answers whoever asked. What KVM does not take is the guest's
     /// mistake.
     fn start(&self, vcpu: &mut Vcpu, mode: LongMode) {
-        let is_set = vcpu.start_in(&CpuMode::Long(mode)).is_ok();
+        let started = self.try_start(vcpu, mode);
         let mut state = self.crew.lock();
         let member = state.member(self.id);
-        if is_set {
-            (member.life, member.request) = (Life::Runs, Request::None);
-            member.starts += 1;
-        } else {
-            member.request = Request::Refused;
+        match started {
+            Ok(()) => {
+                (member.life, member.request) = (Life::Runs, Request::None);
+                member.starts += 1;
+            }
+            Err(why) => member.request = Request::Refused(why),
         }
         self.crew.changed.notify_all();
+    }
+
+    fn try_start(&self, vcpu: &mut Vcpu, mode: LongMode) -> std::result::Result<(), HypercallError> {
+        if self.crew.is_kvms {
+            // Whether it was started by an interrupt only KVM knows.
+            match vcpu.life() {
+                Ok(Life::Unstarted) => vcpu.wake().map_err(|_| HypercallError::HostFailed)?,
+                Ok(_) => return Err(HypercallError::AlreadyExists),
+                Err(_) => return Err(HypercallError::HostFailed),
+            }
+        }
+        vcpu.start_in(&CpuMode::Long(mode)).map(drop).map_err(|_| HypercallError::BadArgument)
     }
 }
 

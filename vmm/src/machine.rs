@@ -129,7 +129,7 @@ impl Machine {
             mmio,
             ioapic,
             stop,
-            crew: Crew::of(parts.vcpus),
+            crew: Crew::of(parts.vcpus, parts.interrupts),
             time_limit: parts.time_limit,
             has_hypercalls: parts.has_hypercalls,
             arguments: parts.arguments,

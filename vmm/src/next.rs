@@ -109,6 +109,12 @@ impl StopReason {
         Self::UnclaimedMmio { gpa, size: data.len() as u8, written: Some(little_endian(data)) }
     }
 
+    /// Whether somebody outside the guest wanted it.
+    #[must_use]
+    pub fn is_from_outside(&self) -> bool {
+        matches!(self, Self::TimedOut { .. } | Self::Interrupted | Self::ConsoleClosed | Self::Paused)
+    }
+
     /// The process exit code that `vmm run` quits with: the table in `vmm --help`.
     #[must_use]
     pub fn process_exit_code(&self) -> u8 {

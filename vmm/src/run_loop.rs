@@ -53,12 +53,13 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
     Ok(next)
 }
 
-/// A signal brought the vCPU out: another vCPU's end, somebody's wish to stop or pause, or one of the many signals that
+/// A signal brought the vCPU out: another vCPU's end or request, somebody's wish to stop or pause, or one of the many signals that
 /// mean nothing to us.
 fn interrupted(vcpu: &mut Vcpu, machine: &Machine) -> Next {
     // First ready for the next kick, then the look: a kick in between is not lost.
     vcpu.clear_interruption();
-    if machine.stop.is_recalled() {
+    let is_asked = machine.crew.as_ref().is_some_and(|crew| crew.is_asked(vcpu.id()));
+    if machine.stop.is_recalled() || is_asked {
         return Next::Stand;
     }
     let pause = || machine.stop.take_pause().then_some(StopReason::Paused);

@@ -116,13 +116,12 @@ impl StopHandle {
 
     /// Brings the threads that run vCPUs out of KVM_RUN, if there are any.
     fn kick(&self) {
-        for thread in &self.state.threads {
-            let thread = thread.load(Ordering::SeqCst);
-            if thread != 0 {
-                // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
-                unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
-            }
-        }
+        self.state.threads.iter().for_each(kick);
+    }
+
+    /// Brings one of them out of KVM_RUN, to look what it is asked for.
+    pub(crate) fn kick_one(&self, id: VcpuId) {
+        kick(self.thread_of(id));
     }
 
     /// What was asked for, if anything.
@@ -153,6 +152,15 @@ impl StopHandle {
 
     fn thread_of(&self, id: VcpuId) -> &AtomicI32 {
         self.state.threads.get(id.index()).expect("no machine has more vCPUs than there are threads")
+    }
+}
+
+/// Kicks the thread whose number this is, if it is one.
+fn kick(thread: &AtomicI32) {
+    let thread = thread.load(Ordering::SeqCst);
+    if thread != 0 {
+        // SAFETY: tgkill reads no memory. A thread that has ended meanwhile gives ESRCH, which is as good.
+        unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), thread, kick_signal()) };
     }
 }
 

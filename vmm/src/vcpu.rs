@@ -3,18 +3,21 @@
 use std::io;
 
 use kvm_bindings::{
-    KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_regs,
-    kvm_sregs, kvm_sync_regs, kvm_vcpu_events,
+    KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
+    KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_mp_state,
+    kvm_regs, kvm_sregs, kvm_sync_regs, kvm_vcpu_events,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
 use shared_abi::{Gva, HypercallError};
 use x86_64::registers::control::Cr4Flags;
 use x86_64::registers::model_specific::EferFlags;
+use x86_64::registers::rflags::RFlags;
 
 use crate::boot::cpu_mode::{CpuMode, RegisterOrigins};
 use crate::channels::{Coalesced, Host};
 use crate::cpus::VcpuId;
+use crate::crew::Life;
 use crate::error::{Error, Result};
 use crate::exit::{self, Exit, PortIo};
 use crate::origin::Origin;
@@ -24,7 +27,7 @@ use crate::stop::{Attached, StopHandle};
 /// Where a guest was when it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// RIP: at the instruction that caused the exit, or behind it.
+    /// RIP: at the instruction that caused the exit, or behind it. With the base of CS, where that counts and is known.
     pub rip: Gva,
     /// RSP: the top of its stack.
     pub rsp: Gva,
@@ -41,6 +44,10 @@ impl Place {
         let has_four_levels = special.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0
             && special.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
         let page_tables = (has_special && has_four_levels).then_some(special.cr3);
+        // Outside 64-bit mode RIP is an offset in CS.
+        let is_64_bit = special.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && special.cs.l != 0;
+        let base = if has_special && !is_64_bit { special.cs.base } else { 0 };
+        let rip = rip.wrapping_add(base);
         Self { rip: Gva(rip), rsp: Gva(rsp), rbp: Gva(rbp), page_tables }
     }
 }
@@ -263,6 +270,31 @@ impl Vcpu {
     /// Lets stop requests reach this thread while it runs this vCPU.
     pub(crate) fn attach(&mut self, stop: &StopHandle) -> Result<Attached> {
         stop.attach(self.id, self.fd.get_kvm_run())
+    }
+
+    /// What it is about, as KVM has it where there are interrupt controllers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn life(&self) -> Result<Life> {
+        let state = self.fd.get_mp_state().map_err(Error::kvm("KVM_GET_MP_STATE"))?;
+        Ok(match state.mp_state {
+            // Until INIT and SIPI have come.
+            KVM_MP_STATE_UNINITIALIZED | KVM_MP_STATE_INIT_RECEIVED => Life::Unstarted,
+            KVM_MP_STATE_HALTED => Life::Halted {
+                interrupts_enabled: self.registers()?.rflags & RFlags::INTERRUPT_FLAG.bits() != 0,
+            },
+            _ => Life::Runs,
+        })
+    }
+
+    /// Has KVM run it though nobody has sent INIT and SIPI.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn wake(&self) -> Result<()> {
+        let state = kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE };
+        self.fd.set_mp_state(state).map_err(Error::kvm("KVM_SET_MP_STATE"))
     }
 
     /// The general registers, RIP and RFLAGS.

@@ -9,7 +9,7 @@ use shared_abi::Gva;
 use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
-use crate::boot::kernel::KernelImage;
+use crate::boot::kernel::{KernelImage, Start};
 use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
@@ -81,13 +81,16 @@ impl Vm {
         let blueprint = config.blueprint();
         let mut image = KernelImage::open_as(&config.kernel, config.start)?;
         let memory = GuestMemory::allocate(config.memory, config.backing)?;
-        let Boot { map, cpu, interrupts, arguments, origins: boot } =
+        let Boot { map, cpu, interrupts, cpuid, arguments, origins: boot } =
             boot::prepare(&config, &mut image, &memory)?;
         let files = Files::new(config.directory)?;
 
         let kvm = open_kvm()?;
         check_vcpu_count(&kvm, config.vcpus)?;
-        let cpuid = Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?;
+        let cpuid = match cpuid {
+            true => Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?,
+            false => Cpuid::silent(),
+        };
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);
         slots.register_start(&vm, &map, config.vcpus)?;
@@ -97,7 +100,9 @@ impl Vm {
         }
         let create = |id| {
             let vcpu = Vcpu::create(&kvm, &vm, id)?;
-            vcpu.set_cpuid(&cpuid.of(id)?)?;
+            if !cpuid.is_silent() {
+                vcpu.set_cpuid(&cpuid.of(id)?)?;
+            }
             Ok(vcpu)
         };
         let vcpu = create(VcpuId::FIRST)?;
@@ -218,6 +223,10 @@ impl Vm {
     /// The names and lines that the image tells about the guest's addresses. It is read now: nothing pays for it before.
     #[must_use]
     pub fn symbols(&self) -> Symbols {
+        if self.lineage.image.start() != Start::default() {
+            let form = if self.lineage.image.is_flat() { "a flat image" } else { "ELF32" };
+            return Symbols::none(format!("they are read from ELF64, and this is {form}"));
+        }
         match self.lineage.image.bytes() {
             Ok(bytes) => Symbols::read(&bytes),
             Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),

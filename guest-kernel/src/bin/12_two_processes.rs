@@ -16,7 +16,8 @@
 //! in between, and `adds` for `counts`. A process that waits is a value in a queue, and its call is made again at its next turn:
 //! `guest-kernel/src/user/process.rs` and `guest-kernel/src/user/scheduler.rs`. The pipe ends when its last sender is
 //! gone; `counts` drops it by ending. The programs are `user-library/src/bin/counts.rs` and
-//! `user-library/src/bin/adds.rs`. Each has an address space of its own: both are linked to the same addresses.
+//! `user-library/src/bin/adds.rs`. Each has an address space of its own: both are linked to the same addresses. Host: it
+//! sees the lines that are printed.
 //!
 //! # Exercises
 //!

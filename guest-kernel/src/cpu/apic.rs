@@ -8,8 +8,9 @@
 //! offset  MSR    register                          offset  MSR    register
 //! 0x020   0x802  ID                                0x320   0x832  LVT timer
 //! 0x080   0x808  task priority                     0x350   0x835  LVT LINT0     0x360   0x836  LVT LINT1
-//! 0x0B0   0x80B  end of interrupt                  0x370   0x837  LVT error
-//! 0x0F0   0x80F  spurious vector, and on/off       0x380   0x838  timer: initial count
+//! 0x0B0   0x80B  end of interrupt
+//! 0x0F0   0x80F  spurious vector, and on/off       0x370   0x837  LVT error
+//! 0x170   0x817  in service: vectors 0xE0 to 0xFF  0x380   0x838  timer: initial count
 //! 0x280   0x828  error status                      0x390   0x839  timer: current count
 //! 0x300   0x830  interrupt command                 0x3E0   0x83E  timer: divisor
 //! ```
@@ -19,7 +20,7 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use shared_abi::interrupts::LOCAL_APIC;
 
-use super::{cpuid, msr, needs, vectors};
+use super::{cpuid, flags, msr, needs, vectors};
 
 /// How the registers are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +40,8 @@ enum Register {
     TaskPriority = 0x080,
     EndOfInterrupt = 0x0B0,
     SpuriousVector = 0x0F0,
+    /// The highest 32 of the vectors that are being served, a bit each.
+    InServiceHigh = 0x170,
     ErrorStatus = 0x280,
     /// The low half as an xAPIC, all 64 bits as an x2APIC.
     Command = 0x300,
@@ -84,8 +87,17 @@ pub fn mode() -> Option<Mode> {
 /// # Panics
 /// In a machine without interrupt controllers.
 pub fn enable() {
+    needs::interrupts();
+    enable_present();
+}
+
+/// The same without asking for it: for those who use controllers where a program has them, and do without where not.
+///
+/// # Panics
+/// In a machine without interrupt controllers.
+pub(crate) fn enable_present() {
     let best = if cpuid::has_x2apic() { Mode::X2Apic } else { Mode::XApic };
-    enable_as(mode().unwrap_or(best));
+    turn_on(mode().unwrap_or(best));
 }
 
 /// Turns this CPU's local APIC on in a mode. There is no way back from x2APIC but a reset.
@@ -94,6 +106,10 @@ pub fn enable() {
 /// In a machine without interrupt controllers.
 pub fn enable_as(mode: Mode) {
     needs::interrupts();
+    turn_on(mode);
+}
+
+fn turn_on(mode: Mode) {
     assert!(
         crate::boot_info().interrupts != 0,
         "this machine has no interrupt controllers: start it without `--interrupts off`"
@@ -126,6 +142,12 @@ pub fn id() -> u32 {
 #[inline]
 pub fn end_of_interrupt() {
     write(Register::EndOfInterrupt, 0);
+}
+
+/// Whether the spurious vector is being served, as if it were an interrupt: somebody has sent one on purpose.
+#[must_use]
+pub(crate) fn serves_spurious() -> bool {
+    read(Register::InServiceHigh) >> (vectors::SPURIOUS % 32) & 1 != 0
 }
 
 /// What the APIC has found wrong since it was asked last (Intel SDM vol. 3A, figure 12-9).
@@ -168,6 +190,9 @@ pub fn send(command: Command, to: Destination) {
     } else {
         write(Register::CommandHigh, destination << 24);
         write(Register::Command, low);
+    }
+    if to == Destination::Own {
+        flags::look_for_interrupts();
     }
 }
 

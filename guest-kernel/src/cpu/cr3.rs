@@ -23,6 +23,20 @@ pub unsafe fn write(pml4_gpa: Gpa) {
     unsafe { core::arch::asm!("mov cr3, {}", in(reg) pml4_gpa.0, options(nostack, preserves_flags)) };
 }
 
+/// Makes this CPU forget how everything is mapped.
+#[cfg(target_os = "none")]
+pub fn flush() {
+    // SAFETY: CR3 gets the value that it has (Intel SDM vol. 3A, 4.10.4.1). No `nomem`: what was written to tables comes
+    // first.
+    unsafe {
+        core::arch::asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags))
+    };
+}
+
+/// Makes this CPU forget how everything is mapped; on the host there is nothing to forget.
+#[cfg(not(target_os = "none"))]
+pub fn flush() {}
+
 /// Makes this CPU forget how `gva` is mapped.
 #[cfg(target_os = "none")]
 pub fn invalidate(gva: Gva) {

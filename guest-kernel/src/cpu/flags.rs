@@ -44,6 +44,16 @@ pub fn restore_interrupts(before: Interrupts) {
     }
 }
 
+/// Has an interrupt that waits come through now, if interrupts are on.
+///
+/// A CPU needs no such reminder. A KVM that interprets the kernel does: it looks for interrupts when they are turned on,
+/// when the CPU halts or exits, and else only now and then, some milliseconds apart. So there an interrupt that a CPU
+/// sends to itself would be late, and a loop that waits for one should halt.
+#[inline]
+pub fn look_for_interrupts() {
+    restore_interrupts(disable_interrupts());
+}
+
 /// Whether interrupts come through; on the host there are none.
 #[cfg(not(target_os = "none"))]
 #[must_use]

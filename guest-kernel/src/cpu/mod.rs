@@ -9,6 +9,7 @@ pub mod cr3;
 pub mod flags;
 pub mod gdt;
 pub mod halt;
+pub mod id;
 pub mod idt;
 pub mod ioapic;
 pub mod msr;
@@ -16,14 +17,18 @@ pub(crate) mod needs;
 pub mod port;
 pub mod provoke;
 pub mod scan;
+pub mod svm;
 pub mod tsc;
 pub mod tss;
 pub mod vectors;
 
-/// Loads the tables that exceptions need: the segments, the double fault's stack, the gates. Once, at start.
+pub use id::{CpuId, MAX_CPUS, id};
+
+/// Loads the tables that exceptions need on `cpu`, which is this one: the segments, the double fault's stack, the gates.
+/// Once, at its start.
 #[cfg(target_os = "none")]
-pub(crate) fn load_tables() {
-    gdt::load();
+pub(crate) fn load_tables(cpu: CpuId) {
+    gdt::load(cpu);
     idt::load();
 }
 

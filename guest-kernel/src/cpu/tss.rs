@@ -10,7 +10,7 @@
 //! before linking, behind the exceptions' entries (`guest-kernel/link.ld`).
 
 use shared_abi::exception::Vector;
-use shared_abi::layout;
+use shared_abi::{Gva, layout};
 
 use core::ptr::null;
 
@@ -67,16 +67,25 @@ struct RingStack(*const u8);
 // SAFETY: An address for the CPU, which nobody follows here.
 unsafe impl Sync for RingStack {}
 
-/// The one TSS.
+/// The first CPU's TSS. The others' are on the heap (`guest-kernel/src/smp/start.rs`).
 #[cfg_attr(target_os = "none", unsafe(export_name = "exception_tss"), unsafe(link_section = ".rodata.tss"))]
 pub static TSS: Tss = Tss::new();
 
 impl Tss {
     const fn new() -> Self {
+        Self::with_stacks([
+            Gva(layout::FAULT_STACK_END.0),
+            Gva(layout::NMI_STACK_END.0),
+            Gva(layout::MACHINE_CHECK_STACK_END.0),
+        ])
+    }
+
+    /// A TSS whose stacks for double faults, NMIs and machine checks end there.
+    pub(crate) const fn with_stacks(ends: [Gva; 3]) -> Self {
         let mut interrupt_stacks = [0; 7];
-        interrupt_stacks[FAULT_STACK as usize - 1] = layout::FAULT_STACK_END.0;
-        interrupt_stacks[NMI_STACK as usize - 1] = layout::NMI_STACK_END.0;
-        interrupt_stacks[MACHINE_CHECK_STACK as usize - 1] = layout::MACHINE_CHECK_STACK_END.0;
+        interrupt_stacks[FAULT_STACK as usize - 1] = ends[0].0;
+        interrupt_stacks[NMI_STACK as usize - 1] = ends[1].0;
+        interrupt_stacks[MACHINE_CHECK_STACK as usize - 1] = ends[2].0;
         Self {
             reserved_0: 0,
             ring_stacks: [RingStack(enter::TRAP_STACK_END), RingStack(null()), RingStack(null())],

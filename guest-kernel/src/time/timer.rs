@@ -152,7 +152,7 @@ fn measure() -> u64 {
 /// Clock and timer at the same moment, as far as that can be: the host may stop the guest between the two looks, so the
 /// quickest of some counts.
 fn look() -> (Instant, u32) {
-    const TRIES: usize = 5;
+    const TRIES: usize = 3;
     let looks = [(); TRIES].map(|()| {
         let (before, count, after) = (Instant::now(), apic::timer_count(), Instant::now());
         (after - before, before, count)

@@ -12,6 +12,7 @@
 //! | [`calls`] | the answer to every system call |
 //! | [`pipe`](mod@pipe) | bytes from one process to another |
 //! | [`scheduler`] | whose turn it is |
+//! | [`chance`] | programs made by chance, for tests |
 //!
 //! The programs are in `user-library/src/bin`, on a small library that knows the calls.
 //!
@@ -29,6 +30,7 @@
 //! runs the [`Scheduler`]; that is why one trap stack is enough, and `syscall` needs no `swapgs` to find it.
 
 mod calls;
+pub mod chance;
 mod doors;
 mod elf;
 pub(crate) mod enter;
@@ -47,29 +49,16 @@ pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
 
-use crate::exceptions::{Frame, Vector};
-
-/// Whether an exception or interrupt came from ring 3. A double fault never does: the kernel's tables are at fault.
-pub(crate) fn is_of_a_program(frame: &Frame) -> bool {
-    frame.cs & RING == 3 && frame.vector != Vector::DoubleFault as u64
-}
-
-/// The bits of a selector that say which ring it is for.
-const RING: u64 = 0b11;
+#[cfg(target_os = "none")]
+use crate::exceptions::Frame;
 
 /// What the kernel does first when something arrives from ring 3: serve the interrupt, if it is one. Then it goes on where
 /// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
-pub(crate) fn dispatch(frame: &mut Frame) {
+fn dispatch(frame: &mut Frame) {
     if doors::is_interrupt(frame.vector) {
         crate::interrupts::dispatch(frame);
     }
     // SAFETY: A program was interrupted, so `enter` waits.
     unsafe { enter::leave() }
-}
-
-/// What the kernel does when something arrives from ring 3; on the host nothing does.
-#[cfg(not(target_os = "none"))]
-pub(crate) fn dispatch(_frame: &mut Frame) {
-    panic!("{}", crate::cpu::NOT_IN_A_MACHINE);
 }

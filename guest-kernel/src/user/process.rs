@@ -59,6 +59,8 @@ pub struct Process {
     wait: Option<Wait>,
     /// Whether its call may have the whole machine wait, at the next turn.
     is_patient: bool,
+    /// How many slices it may use up, if there is a limit.
+    slices: Option<u64>,
 }
 
 /// What a number in a program stands for.
@@ -135,6 +137,8 @@ pub enum End {
     Died(Box<ExceptionFrame>),
     /// It waits for what only others could give that wait themselves.
     Stuck(Wait),
+    /// It has used up [the time it had](Process::with_time_limit).
+    OutOfTime,
 }
 
 impl fmt::Display for End {
@@ -143,6 +147,7 @@ impl fmt::Display for End {
         match self {
             Self::Exited(code) => write!(f, "exited with {code}"),
             Self::Stuck(wait) => write!(f, "waits for {wait} for ever"),
+            Self::OutOfTime => f.write_str("has used up its time"),
             Self::Died(frame) => {
                 write!(f, "died of {}", **frame)?;
                 match frame.vector() {
@@ -174,8 +179,10 @@ fn access(error_code: u64) -> &'static str {
 /// How a turn of a process has ended.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// It could go on, and gives way: of itself, or because its time was up.
+    /// It could go on, and gives way.
     Paused,
+    /// It could go on, and its time is up.
+    TimeUp,
     /// It waits from now on.
     Waits,
     /// It waits as before: the turn has moved nothing.
@@ -226,6 +233,7 @@ impl Process {
             handles: alloc::vec![Handle::Console],
             wait: None,
             is_patient: false,
+            slices: None,
         })
     }
 
@@ -233,6 +241,14 @@ impl Process {
     #[must_use]
     pub fn with_argument(mut self, argument: u64) -> Self {
         self.argument = argument;
+        self
+    }
+
+    /// Ends it when it has used up so many slices of time, [`TIME_SLICE`](super::TIME_SLICE) each. Where there is no timer
+    /// there are no slices.
+    #[must_use]
+    pub fn with_time_limit(mut self, slices: u64) -> Self {
+        self.slices = Some(slices);
         self
     }
 
@@ -270,6 +286,16 @@ impl Process {
         self.id = id;
     }
 
+    pub(super) fn has_time_limit(&self) -> bool {
+        self.slices.is_some()
+    }
+
+    /// Takes a slice off what it may use. Whether there is anything left.
+    pub(super) fn use_slice(&mut self) -> bool {
+        self.slices = self.slices.map(|slices| slices.saturating_sub(1));
+        self.slices != Some(0)
+    }
+
     /// At its next turn its call may have the whole machine wait: nobody else could use it.
     pub(super) fn be_patient(&mut self) {
         self.is_patient = true;
@@ -288,6 +314,22 @@ impl Process {
         (&mut self.memory, &mut self.handles)
     }
 
+    /// Runs it to its end, as the only process there is: nobody takes turns with it, and no timer is needed. What it would
+    /// wait for does not come, except time.
+    pub fn run_alone(&mut self) -> End {
+        loop {
+            match self.turn(|| false) {
+                Turn::Ended(end) => return end,
+                Turn::Waits | Turn::StillWaits => match self.wait {
+                    Some(Wait::Typing) => self.is_patient = true,
+                    Some(wait @ (Wait::Bytes | Wait::Room)) => return End::Stuck(wait),
+                    Some(Wait::Until(_)) | None => core::hint::spin_loop(),
+                },
+                Turn::Paused | Turn::TimeUp => {}
+            }
+        }
+    }
+
     /// Lets it run until it gives way, waits or ends, or its time is up: enter, look why it came back, answer, repeat.
     pub(super) fn turn(&mut self, is_time_up: impl Fn() -> bool) -> Turn {
         if self.wait.is_some() {
@@ -298,14 +340,13 @@ impl Process {
             }
         }
         loop {
-            let arrival = self.run();
-            let turn = match arrival {
+            let turn = match self.run(&is_time_up) {
                 Arrival::Call => self.answer(),
                 Arrival::Interrupt => None,
                 Arrival::Fault if self.has_touched_its_stack() => None,
                 Arrival::Fault => Some(Turn::Ended(End::Died(Box::new(self.registers.0)))),
             };
-            if let Some(turn) = turn.or_else(|| is_time_up().then_some(Turn::Paused)) {
+            if let Some(turn) = turn.or_else(|| is_time_up().then_some(Turn::TimeUp)) {
                 return turn;
             }
         }
@@ -341,10 +382,19 @@ impl Process {
     }
 
     /// Runs it in ring 3 until something arrives.
-    fn run(&mut self) -> Arrival {
+    fn run(&mut self, is_time_up: impl Fn() -> bool) -> Arrival {
         setup::start();
         self.memory.activate();
-        self.registers.enter();
+        // An alarm that came after the last look would not come again, and the process would run for ever.
+        let interrupts = flags::disable_interrupts();
+        let may_run = !is_time_up();
+        if may_run {
+            self.registers.enter();
+        }
+        flags::restore_interrupts(interrupts);
+        if !may_run {
+            return Arrival::Interrupt;
+        }
         let memory = &self.memory;
         doors::arrival(&mut self.registers.0, setup::lstar(), |gva| memory.code(Gva(gva)))
     }
@@ -376,16 +426,15 @@ impl Registers {
         Self(ExceptionFrame { rip: entry.0, rsp, ..ExceptionFrame::read(&mut || 0) })
     }
 
+    /// Lets the program run. Interrupts are off, before and afterwards.
     fn enter(&mut self) {
         let frame = &mut self.0;
         frame.cs = gdt::USER_CODE.into();
         frame.ss = gdt::USER_DATA.into();
         frame.rflags = frame.rflags & OWN_FLAGS | SET_FLAGS;
-        let interrupts = flags::disable_interrupts();
         // SAFETY: Segments and flags are set above. RIP is in user space: it was at the start, and `arrival` calls it a
         // fault when a call or an interrupt left it elsewhere. Every space maps the kernel. Processes run on one CPU,
-        // and no interrupt comes before it is in ring 3.
+        // and `run` has turned interrupts off.
         unsafe { enter::enter(frame) };
-        flags::restore_interrupts(interrupts);
     }
 }

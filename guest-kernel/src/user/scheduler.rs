@@ -20,7 +20,7 @@ use crate::time::timer::{self, AlarmId};
 use crate::time::{self, Instant, clock};
 
 /// How long a process runs while others could.
-pub const TIME_SLICE: Duration = Duration::from_millis(10);
+pub const TIME_SLICE: Duration = Duration::from_millis(20);
 
 /// How many slices have passed.
 static SLICES: AtomicU64 = AtomicU64::new(0);
@@ -80,24 +80,31 @@ impl Scheduler {
         // How many turns in a row have moved nothing.
         let mut idle_turns = 0;
         while let Some(mut process) = self.queue.pop_front() {
-            if !self.queue.is_empty() {
+            // Before the alarm is set: it may come before the process has run at all.
+            let slice = SLICES.load(Ordering::Relaxed);
+            if !self.queue.is_empty() || process.has_time_limit() {
                 alarm.set();
             }
-            let slice = SLICES.load(Ordering::Relaxed);
-            match process.turn(|| SLICES.load(Ordering::Relaxed) != slice) {
-                Turn::Ended(end) => {
-                    let (id, name) = (process.id(), process.name());
-                    // What it had is free before anybody hears of it.
-                    drop(process);
-                    tell(Ended { id, name, end });
-                    idle_turns = 0;
-                    continue;
+            let end = match process.turn(|| SLICES.load(Ordering::Relaxed) != slice) {
+                Turn::Ended(end) => Some(end),
+                Turn::TimeUp if !process.use_slice() => Some(End::OutOfTime),
+                Turn::StillWaits => {
+                    idle_turns += 1;
+                    None
                 }
-                Turn::Paused | Turn::Waits => idle_turns = 0,
-                Turn::StillWaits => idle_turns += 1,
+                Turn::Paused | Turn::TimeUp | Turn::Waits => {
+                    idle_turns = 0;
+                    None
+                }
+            };
+            match end {
+                Some(end) => {
+                    idle_turns = 0;
+                    tell(over(process, end));
+                }
+                None => self.queue.push_back(process),
             }
-            self.queue.push_back(process);
-            if idle_turns >= self.queue.len() {
+            if idle_turns > 0 && idle_turns >= self.queue.len() {
                 self.wait().into_iter().for_each(&mut tell);
                 idle_turns = 0;
             }
@@ -155,9 +162,15 @@ impl Alarm {
     }
 }
 
+/// Frees what a process had, before anybody hears of its end.
+fn over(process: Process, end: End) -> Ended {
+    Ended { id: process.id(), name: process.name(), end }
+}
+
 /// The end of a process whose wait has none.
 fn stuck(process: Process) -> Option<Ended> {
-    Some(Ended { id: process.id(), name: process.name(), end: End::Stuck(process.wait()?) })
+    let wait = process.wait()?;
+    Some(over(process, End::Stuck(wait)))
 }
 
 /// Waits for a time, by the [clock].

@@ -3,6 +3,9 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+mod apic;
+mod smp;
+mod task;
 mod time;
 
 guest_kernel::test_main!();

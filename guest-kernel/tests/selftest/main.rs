@@ -18,6 +18,7 @@ mod hypercalls;
 mod memory;
 mod paging;
 mod ports;
+mod smp;
 mod stacks;
 
 guest_kernel::test_main!();

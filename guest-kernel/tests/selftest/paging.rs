@@ -45,6 +45,27 @@ fn the_first_tables_are_read_as_the_host_reads_them() {
 }
 
 #[guest_test]
+fn no_page_of_the_kernel_can_be_written_and_executed() {
+    let info = boot_info();
+    let kernel = AddressSpace::kernel();
+    let structures = (0..layout::KERNEL.0).step_by(PAGE_SIZE as usize);
+    let image = (info.image.start..info.image.end).step_by(PAGE_SIZE as usize);
+    let free = (info.image.end..info.ram[0].end).step_by(64 << 10);
+    let mut executable = 0;
+    for page in structures.chain(image).chain(free) {
+        let Some(rights) = kernel.translate(Gva(page)).map(|mapping| mapping.rights) else { continue };
+        assert!(!(rights.can_write() && rights.can_execute()), "{page:#x}: {rights}");
+        assert!(!rights.is_user(), "{page:#x}: {rights}");
+        executable += u64::from(rights.can_execute());
+    }
+    let code = no_page_of_the_kernel_can_be_written_and_executed as *const () as u64;
+    assert!(
+        (info.image.start..info.image.start + executable * PAGE_SIZE).contains(&code),
+        "code comes first"
+    );
+}
+
+#[guest_test]
 fn a_frame_is_at_the_address_where_it_is_mapped() {
     let mut frame = frames::allocate_zeroed().expect("a frame");
     frame.bytes_mut()[7] = 42;

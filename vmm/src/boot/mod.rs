@@ -14,6 +14,7 @@ pub mod boot_info;
 pub mod contract;
 pub mod cpu_mode;
 pub mod elf_headers;
+mod features_used;
 pub mod guest_map;
 pub mod image_error;
 pub mod kernel;
@@ -22,7 +23,9 @@ pub mod region;
 
 use shared_abi::needs;
 
-use crate::config::VmConfig;
+use crate::config::{CpuidUse, PageSize, VmConfig};
+use crate::cpuid::Cpuid;
+use crate::cpus::VcpuCount;
 use crate::error::Result;
 use crate::interrupts::Interrupts;
 use crate::memory::GuestMemory;
@@ -45,6 +48,8 @@ pub struct Boot {
     pub cpu: CpuMode,
     /// Whether the machine must have interrupt controllers.
     pub interrupts: bool,
+    /// Whether its vCPUs must show what they have: CPUID.
+    pub cpuid: bool,
     /// The guest's arguments as they lie in memory.
     pub arguments: Vec<u8>,
     /// The lines that did it.
@@ -91,6 +96,7 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     let map = map.map_err(|error| error.for_image(image))?;
 
     let ((), loaded) = Origin::of(image.load(memory)?);
+    let cpuid = needs_cpuid(config, image, interrupts, memory);
     let mut write_table = |gpa, table: &page_tables::Table| {
         memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
     };
@@ -102,5 +108,21 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     let page_tables_gpa = map.page_tables().map_or(Gpa(0), |tables| tables.start);
     let (cpu, decided) = Origin::of(CpuMode::new(mode, image.entry(), page_tables_gpa));
     let origins = BootOrigins { planned, loaded, page_tables, boot_info, cpu: decided };
-    Ok(Boot { map, cpu, interrupts, arguments, origins })
+    Ok(Boot { map, cpu, interrupts, cpuid, arguments, origins })
+}
+
+/// Whether the guest can tell, or do less, when CPUID shows nothing. A machine that is out of the ordinary needs it: so the
+/// few that do not are those that were thought of.
+fn needs_cpuid(config: &VmConfig, image: &KernelImage, interrupts: bool, memory: &GuestMemory) -> bool {
+    /// What a CPU addresses that does not say how much it does. Intel SDM vol. 3A, 4.1.4.
+    const ADDRESSES_END: u64 = 1 << Cpuid::ADDRESS_BITS_UNSAID;
+    let is_ordinary = config.contract == Contract::Required
+        && config.cpuid == CpuidUse::AsNeeded
+        && config.vcpus == VcpuCount::ONE
+        && config.page_size != PageSize::Size1G
+        // Programs may come from there.
+        && config.directory.is_none()
+        && memory.slots().all(|slot| slot.gpa.0 + slot.size <= ADDRESSES_END)
+        && !interrupts;
+    !is_ordinary || features_used::in_image(image.segments(), memory)
 }

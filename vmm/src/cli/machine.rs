@@ -8,8 +8,8 @@ use shared_abi::{Gpa, Gva};
 use vmm::config::parse_bytes;
 use vmm::explain::parse_address;
 use vmm::{
-    Backing, Console, Contract, Flat, Grant, GrantMode, Input, Interrupts, KernelSource, Limits, Log,
-    MemorySize, PageSize, Start, StartMode, VcpuCount, VmConfig,
+    Backing, Console, Contract, CpuidUse, Flat, Grant, GrantMode, Input, Interrupts, KernelSource, Limits,
+    Log, MemorySize, PageSize, Start, StartMode, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -73,6 +73,11 @@ pub(crate) struct Machine {
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     interrupts: InterruptsWord,
 
+    /// Have the guest's CPUs show what they have (CPUID): as its image needs, or always, which takes half a millisecond. It is
+    /// for guests with code that the image does not hold.
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    cpuid: CpuidWord,
+
     /// Show the guest's log records down to this level.
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     log: LogWord,
@@ -95,6 +100,15 @@ enum InterruptsWord {
     On,
     /// Never: HLT ends the run.
     Off,
+}
+
+/// When CPUID shows anything, as people type it.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum CpuidWord {
+    /// When the guest's image holds an instruction that depends on it.
+    Auto,
+    /// Always.
+    On,
 }
 
 /// A log level as people type it, from the most important to the least.
@@ -173,6 +187,10 @@ impl Machine {
             InterruptsWord::Auto => Interrupts::AsNeeded,
             InterruptsWord::On => Interrupts::On,
             InterruptsWord::Off => Interrupts::Off,
+        };
+        config.cpuid = match self.cpuid {
+            CpuidWord::Auto => CpuidUse::AsNeeded,
+            CpuidWord::On => CpuidUse::Always,
         };
         config.directory = self.dir.map(|grant| Grant {
             limits: Limits { open_files: self.dir_files, written_bytes: self.dir_limit, ..grant.limits },

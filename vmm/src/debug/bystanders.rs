@@ -29,8 +29,10 @@ pub struct Bystander {
 pub enum Doing {
     /// Nothing yet: nobody has started it.
     Unstarted,
-    /// Nothing any more: it has executed HLT.
+    /// Nothing any more: it has executed HLT with interrupts off.
     Halted,
+    /// Nothing just now: it has executed HLT and waits for an interrupt.
+    Waiting,
     /// It ran, here: `FUNCTION at FILE:LINE`, or an address.
     Running(String),
 }
@@ -41,10 +43,12 @@ pub(crate) fn of(vm: &Vm, report: &RunReport, symbols: &Symbols) -> Vec<Bystande
     let others = vm.vcpus().filter(|vcpu| Some(vcpu.id()) != report.vcpu);
     others
         .map(|vcpu| {
-            let doing = match crew.life(vcpu.id()) {
-                Life::Unstarted => Doing::Unstarted,
-                Life::Halted { .. } => Doing::Halted,
-                Life::Runs => Doing::Running(match CpuState::of(vcpu) {
+            let doing = match crew.life(vcpu) {
+                Ok(Life::Unstarted) => Doing::Unstarted,
+                Ok(Life::Halted { interrupts_enabled: false }) => Doing::Halted,
+                Ok(Life::Halted { interrupts_enabled: true }) => Doing::Waiting,
+                Err(error) => Doing::Running(error.to_string()),
+                Ok(Life::Runs) => Doing::Running(match CpuState::of(vcpu) {
                     Ok(state) => place(vm, &state, symbols),
                     Err(error) => error.to_string(),
                 }),
@@ -70,6 +74,7 @@ impl fmt::Display for Bystander {
         match &self.doing {
             Doing::Unstarted => write!(f, "{} was never started", self.vcpu),
             Doing::Halted => write!(f, "{} had halted", self.vcpu),
+            Doing::Waiting => write!(f, "{} waited for an interrupt", self.vcpu),
             Doing::Running(place) => write!(f, "{} was in {place}", self.vcpu),
         }
     }

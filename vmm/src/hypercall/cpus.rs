@@ -29,6 +29,7 @@ pub(super) fn start(
     }
     // Without the low bits: they mean caching, or a process-context identifier that the started CPU has not enabled.
     let page_tables_gpa = Gpa(special.cr3 & !0xFFF);
-    let started = crew.start(cpu, LongMode { entry_gva, page_tables_gpa, stack_gva, argument });
+    let mode = LongMode { entry_gva, page_tables_gpa, stack_gva, argument };
+    let started = crew.start(context.vcpu.id(), cpu, mode, &context.machine.stop);
     Ok(started.map(|()| 0))
 }

@@ -54,8 +54,8 @@ impl Vm {
         }
         self.finish_exits()?;
         let has_apic = self.machine.has_interrupts();
-        let life = |vcpu: &Vcpu| self.machine.crew.as_ref().map(|crew| crew.life(vcpu.id()));
-        let vcpus = self.vcpus().map(|vcpu| VcpuState::of(vcpu, &kvm, has_apic, life(vcpu)));
+        let life = |vcpu: &Vcpu| self.machine.crew.as_ref().map(|crew| crew.life(vcpu)).transpose();
+        let vcpus = self.vcpus().map(|vcpu| VcpuState::of(vcpu, &kvm, has_apic, life(vcpu)?));
         let vcpus = vcpus.collect::<Result<Vec<_>>>()?;
         for vcpu in &vcpus {
             check_inner_guests(vcpu)?;

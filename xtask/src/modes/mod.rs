@@ -80,7 +80,7 @@ impl Luggage {
                     let is_flat = guest.form == Form::Flat;
                     files.push((name, if is_flat { image.code } else { image.to_elf32() }));
                 }
-                Trial::Program(name) => files.push((name.to_owned(), program(name)?)),
+                Trial::Program { name, .. } => files.push((name.to_owned(), program(name)?)),
                 Trial::Feature => {}
             }
         }
@@ -166,13 +166,17 @@ fn try_out(
         Trial::Feature if is_offered => return Ok(row(Verdict::Works, String::new(), Vec::new())),
         Trial::Feature => return Ok(row(Verdict::Missing, absent(), Vec::new())),
         Trial::Guest(guest) => luggage.words(backend, &guest),
-        Trial::Program(name) => vec!["run".to_owned(), backend.path(name)],
+        Trial::Program { name, .. } => vec!["run".to_owned(), backend.path(name)],
     };
     let words = words.into_iter().chain(["--timeout".to_owned(), TIME_LIMIT.to_owned()]);
     let output = backend.vmm(&words.collect::<Vec<_>>())?;
-    let lines = output.stdout.lines().map(str::to_owned).collect();
+    let lines: Vec<String> = output.stdout.lines().map(str::to_owned).collect();
+    let is_proved = match mode.trial {
+        Trial::Program { proof, .. } => lines.iter().any(|line| line == proof),
+        _ => true,
+    };
     Ok(match (output.code, is_offered) {
-        (Some(0), _) => row(Verdict::Works, String::new(), lines),
+        (Some(0), _) if is_proved => row(Verdict::Works, String::new(), lines),
         (_, true) => row(Verdict::Failed, last_words(&output), lines),
         (_, false) => row(Verdict::Missing, format!("{} ({})", last_words(&output), absent()), lines),
     })
@@ -182,5 +186,5 @@ fn try_out(
 fn last_words(output: &Output) -> String {
     let line = output.stderr.lines().find_map(|line| line.strip_prefix("vmm: "));
     let line = line.map(|line| line.strip_prefix("the guest died: ").unwrap_or(line));
-    line.map_or_else(|| format!("exit code {:?}", output.code), str::to_owned)
+    line.or_else(|| output.stdout.lines().last()).unwrap_or("it printed nothing").to_owned()
 }

@@ -23,7 +23,12 @@ pub enum Trial {
     /// By a guest cut out of the program `modes`.
     Guest(Guest),
     /// By a program of ours, which starts in long mode as all do.
-    Program(&'static str),
+    Program {
+        /// Its name.
+        name: &'static str,
+        /// A line that it prints when the mode is there.
+        proof: &'static str,
+    },
     /// By the VMM: its feature says all.
     Feature,
 }
@@ -68,6 +73,14 @@ const fn long(file: &'static str) -> Trial {
 
 /// All modes, in the order of the tour.
 pub const MODES: &[Mode] = &[
+    Mode {
+        name: "8080 emulation",
+        since: "8080, 1974; V20, 1984",
+        address_bits: "16",
+        trial: Trial::Program { name: "17_8080", proof: "8080: the self-test has passed" },
+        feature: None,
+        seen_on: &[PVM, AMD],
+    },
     Mode {
         name: "real mode",
         since: "8086, 1978",
@@ -122,7 +135,7 @@ pub const MODES: &[Mode] = &[
         address_bits: "32",
         trial: Trial::Feature,
         feature: Some("system-management mode"),
-        seen_on: &[],
+        seen_on: &[AMD],
     },
     Mode {
         name: "PAE paging",
@@ -155,6 +168,25 @@ pub const MODES: &[Mode] = &[
         trial: guest("road", "real"),
         feature: None,
         seen_on: &[PVM, AMD],
+    },
+    Mode {
+        name: "SVM in the guest",
+        since: "Athlon 64, 2006",
+        address_bits: "48, of a guest's guest",
+        trial: Trial::Program {
+            name: "16_hypervisor",
+            proof: "it left 34 times by an OUT, and then by VMMCALL, with 42 in RAX",
+        },
+        feature: Some("SVM in the guest"),
+        seen_on: &[AMD],
+    },
+    Mode {
+        name: "VMX in the guest",
+        since: "Pentium 4, 2005",
+        address_bits: "48, of a guest's guest",
+        trial: Trial::Feature,
+        feature: Some("VMX in the guest"),
+        seen_on: &[],
     },
     Mode {
         name: "5-level paging",

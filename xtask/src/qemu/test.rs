@@ -38,6 +38,7 @@ const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("invariants::", "needs the sources"),
     ("report_page::", "needs Chromium"),
     ("second_kvm::", "needs QEMU"),
+    ("write_a_program::", "needs cargo and the sources"),
     ("xtask_commands::", "needs cargo and the sources"),
 ];
 

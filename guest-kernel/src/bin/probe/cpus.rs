@@ -4,7 +4,9 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kernel::cpu::{halt, port};
 use guest_kernel::hypercall::{self, Answer, Hypercall, HypercallError, call};
-use guest_kernel::{Gva, boot_info, mark, power, println};
+use guest_kernel::prelude::*;
+use guest_kernel::sync::Barrier;
+use guest_kernel::{Gva, boot_info, mark, power, println, smp};
 use shared_abi::hypercall::LogLevel;
 
 use crate::calls::{Chance, by_chance};
@@ -21,6 +23,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("cpus-calls", call_on_both),
     ("cpus-hostile", || call_from_all()),
     ("cpus-read", || read_on_all()),
+    ("cpus-lines", print_on_all),
     ("start-cpu", start_wildly),
 ];
 
@@ -199,4 +202,25 @@ fn read_on_all() -> ! {
     await_others();
     port::outb(shared_abi::ports::DEBUG_CONSOLE, b'\n');
     read(0)
+}
+
+/// All CPUs print lines at once: short ones, and some that do not fit into the buffer of a line.
+fn print_on_all() {
+    let handles: Vec<_> = smp::cpus().map(|cpu| smp::spawn_on(cpu, print_lines)).collect();
+    handles.into_iter().for_each(smp::JoinHandle::join);
+}
+
+fn print_lines() {
+    static BARRIER: Barrier = Barrier::new(7);
+    // The first CPU has done its part before the others are started.
+    if smp::id() != smp::CpuId::FIRST {
+        BARRIER.wait();
+    }
+    // Longer than the buffer, and not padded letter by letter: ring 0 is interpreted on some KVMs.
+    let long = core::str::from_utf8(&[b'.'; 600]).expect("ASCII");
+    let number = smp::id().number();
+    for _ in 0..5 {
+        println!("{number} is short");
+        println!("{number}{long}{number}{long}{number}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use guest_kernel::cpu::{halt, port};
+use guest_kernel::cpu::{cpuid, halt, port};
 use guest_kernel::hypercall::{Hypercall, call};
 use guest_kernel::{Gva, power, print, println};
 
@@ -21,6 +21,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("halt", || halt::halt_forever()),
     ("halt-with-interrupts", halt::wait_for_interrupt),
     ("spin", || spin()),
+    ("cpuid", || println!("{}", cpuid::leaf(0).eax)),
     ("print-and-spin", print_and_spin),
 ];
 

@@ -29,7 +29,7 @@ pub(super) fn page_directory(base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
     let mut table = Table([0; ENTRIES]);
     for (index, pair) in (0u64..).zip(table.0.iter_mut()) {
         // Two entries of 32 bits are one word.
-        let entry = |index: u64| index * PageSize::Size4M.bytes() | PAGE;
+        let entry = |index: u64| (index * PageSize::Size4M.bytes()) | PAGE;
         *pair = entry(2 * index) | entry(2 * index + 1) << 32;
     }
     emit(base, &table);

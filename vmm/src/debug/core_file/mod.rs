@@ -216,7 +216,7 @@ impl Drop for CoreFile {
 fn other_threads(vm: &Vm) -> Result<Vec<Thread>> {
     let Some(crew) = &vm.machine().crew else { return Ok(Vec::new()) };
     let others = vm.vcpus().filter(|vcpu| vcpu.id() != vm.vcpu().id());
-    let started = others.filter(|vcpu| crew.life(vcpu.id()) != Life::Unstarted);
+    let started = others.filter(|vcpu| !matches!(crew.life(vcpu), Ok(Life::Unstarted)));
     started.map(|vcpu| Ok(Thread { vcpu: vcpu.id(), cpu: CpuState::of(vcpu)?, fpu: vcpu.fpu()? })).collect()
 }
 

@@ -138,6 +138,7 @@ fn others(others: &[Bystander]) -> Vec<String> {
     };
     let running = others.iter().filter(|other| matches!(other.doing, Doing::Running(_)));
     let mut told: Vec<_> = running.map(ToString::to_string).collect();
+    told.extend(idle(&Doing::Waiting, "waited for an interrupt"));
     told.extend(idle(&Doing::Halted, "had halted"));
     told.extend(idle(&Doing::Unstarted, "were never started"));
     told
