@@ -51,8 +51,21 @@ pub struct VmConfig {
     pub input: Input,
     /// Where the guest's log records go.
     pub log: Log,
+    /// What becomes of a guest's wish to be kept.
+    pub snapshots: SnapshotCalls,
     /// How long the guest may run; `None` means for ever.
     pub timeout: Option<Duration>,
+}
+
+/// What becomes of a guest's wish to be kept ([`shared_abi::Hypercall::Snapshot`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotCalls {
+    /// It is refused.
+    #[default]
+    Refused,
+    /// The run ends with [`StopReason::SnapshotAsked`](crate::StopReason::SnapshotAsked); whoever runs the machine takes a
+    /// snapshot, or does not, and runs it on.
+    EndTheRun,
 }
 
 impl VmConfig {
@@ -75,6 +88,7 @@ impl VmConfig {
             console: Console::discard(),
             input: Input::bytes([]),
             log: Log::discard(),
+            snapshots: SnapshotCalls::default(),
             timeout: None,
         }
     }
@@ -83,12 +97,12 @@ impl VmConfig {
 /// What of a configuration decides how a guest runs, whoever talks to it: enough to run it once more.
 #[derive(Clone, Debug)]
 pub(crate) struct Blueprint {
-    start: Start,
-    memory: MemorySize,
-    page_size: PageSize,
-    arguments: Vec<String>,
-    contract: Contract,
-    cpuid: CpuidUse,
+    pub(crate) start: Start,
+    pub(crate) memory: MemorySize,
+    pub(crate) page_size: PageSize,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) contract: Contract,
+    pub(crate) cpuid: CpuidUse,
 }
 
 impl VmConfig {
@@ -102,11 +116,6 @@ impl VmConfig {
 }
 
 impl Blueprint {
-    /// Whether the guest carries our contract.
-    pub(crate) fn contract(&self) -> Contract {
-        self.contract
-    }
-
     /// The configuration of a second machine, which runs `image` with nobody at its console.
     pub(crate) fn config(&self, image: std::sync::Arc<[u8]>) -> VmConfig {
         let Self { start, memory, page_size, contract, cpuid, .. } = *self;

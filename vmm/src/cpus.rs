@@ -9,6 +9,7 @@ use shared_abi::BootInfo;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
 )]
+#[serde(try_from = "u8")]
 pub struct VcpuId(u8);
 
 impl VcpuId {
@@ -31,6 +32,14 @@ impl VcpuId {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl TryFrom<u8> for VcpuId {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        Self::new(number.into()).ok_or_else(|| format!("no machine has a vCPU {number}"))
     }
 }
 

@@ -12,6 +12,7 @@ use crate::coverage::LineTableError;
 use crate::cpus::{VcpuCount, VcpuId};
 use crate::guest_tests::TestListError;
 use crate::snapshot::Uncapturable;
+use crate::snapshot::file::FileError;
 
 /// A result of host work.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -258,6 +259,16 @@ pub enum Error {
     /// A machine that cannot be kept as it is.
     #[error("cannot take a snapshot: {0}")]
     NoSnapshot(#[from] Uncapturable),
+
+    /// A snapshot cannot be written to a file, or read from one.
+    #[error("cannot use the snapshot {path}")]
+    SnapshotFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FileError,
+    },
 
     /// A snapshot of another machine.
     #[error(

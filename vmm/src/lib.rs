@@ -76,7 +76,7 @@ pub mod vm;
 pub use boot::contract::Contract;
 pub use boot::cpu_mode::StartMode;
 pub use boot::kernel::{Flat, Start};
-pub use config::{Backing, CpuidUse, KernelSource, MemorySize, PageSize, VmConfig};
+pub use config::{Backing, CpuidUse, KernelSource, MemorySize, PageSize, SnapshotCalls, VmConfig};
 pub use console::{Captured, Console};
 pub use cpus::{VcpuCount, VcpuId};
 pub use debug::Diagnosis;

@@ -125,6 +125,7 @@ impl Vm {
             arguments,
             console: config.console,
             input: config.input,
+            snapshots: config.snapshots,
             log: config.log,
             files,
         })?;

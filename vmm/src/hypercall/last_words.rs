@@ -23,6 +23,11 @@ impl PanicText {
     /// The most that is kept, in bytes. The console shows the rest, too.
     pub const MAX: usize = 4096;
 
+    /// Whether it is one that a guest can have left.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.bytes.len() <= Self::MAX
+    }
+
     /// Bytes that still fit.
     fn room(&self) -> usize {
         Self::MAX.saturating_sub(self.bytes.len())

@@ -5,7 +5,9 @@
 //!
 //! ```text
 //! Vm::snapshot ──► Snapshot ──┬── Vm::restore        the same machine, back at that moment
-//!                             └── Snapshot::spawn    a new machine, any number of them
+//!    Snapshot::read ──►       ├── Snapshot::spawn    a new machine, any number of them
+//!                             ├── Pool               new machines that are ready before they are wanted
+//!                             └── Snapshot::write    a file, for another process or another day
 //! ```
 //!
 //! A machine is taken between two entries of its guest: all vCPUs stand, and what KVM has begun for them is finished.
@@ -23,6 +25,8 @@
 //!
 //! What cannot be kept is refused ([`Uncapturable`]): open files, channels, guests inside the guest.
 
+pub mod file;
+mod pool;
 mod restore;
 mod spawn;
 pub mod state;
@@ -36,9 +40,11 @@ use kvm_ioctls::Kvm;
 
 use crate::frozen::FrozenRam;
 use crate::vm::Lineage;
+pub use pool::Pool;
 pub use spawn::Surroundings;
 use state::State;
 pub use take::Uncapturable;
+pub(crate) use take::can_have_inner_guests;
 
 /// A machine at one moment. Cheap to clone: all clones are the same one.
 #[derive(Clone, Debug)]

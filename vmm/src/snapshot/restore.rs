@@ -61,7 +61,7 @@ impl Snapshot {
 impl State {
     /// What the vCPU `id` is answered, if it has asked for the snapshot.
     pub(super) fn answer_to(&self, id: VcpuId, number: u64) -> Option<u64> {
-        (self.asked_by == Some(id)).then_some(number)
+        self.asked_by.contains(&id).then_some(number)
     }
 }
 
@@ -79,6 +79,8 @@ impl Machine {
         self.console().set_waiting(&state.console);
         self.panic_text().clone_from(&state.panic_text);
         *self.journal() = Journal::default();
+        self.askers().clone_from(&state.asked_by);
+        *self.identity() = 0;
         // Once too often is no harm: the guest is told when there is input, and there is some.
         if state.awaits_input { self.tell_next_arrival() } else { Ok(()) }
     }

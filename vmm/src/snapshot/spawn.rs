@@ -9,6 +9,7 @@ use kvm_ioctls::Kvm;
 
 use super::Snapshot;
 use crate::boot::contract::Contract;
+use crate::config::SnapshotCalls;
 use crate::console::Console;
 use crate::cpus::{VcpuCount, VcpuId};
 use crate::error::{Error, Result};
@@ -34,6 +35,8 @@ pub struct Surroundings {
     pub log: Log,
     /// The directory that it may use, if any.
     pub directory: Option<Grant>,
+    /// What becomes of its wish to be kept.
+    pub snapshots: SnapshotCalls,
     /// How long it may run.
     pub timeout: Option<Duration>,
 }
@@ -45,8 +48,20 @@ impl Default for Surroundings {
             input: Input::bytes([]),
             log: Log::discard(),
             directory: None,
+            snapshots: SnapshotCalls::default(),
             timeout: None,
         }
+    }
+}
+
+impl Vm {
+    /// Puts the machine, which stands, among other people and files. Text that waits for the end of its line goes to the new
+    /// console; files that the guest had open are closed.
+    ///
+    /// # Errors
+    /// What the host could not do.
+    pub fn surround(&mut self, surroundings: Surroundings) -> Result<()> {
+        self.machine.surround(surroundings)
     }
 }
 
@@ -88,10 +103,11 @@ impl Snapshot {
             vcpus: count,
             interrupts: state.ioapic.is_some(),
             time_limit: surroundings.timeout,
-            has_hypercalls: lineage.blueprint.contract() == Contract::Required,
+            has_hypercalls: lineage.blueprint.contract == Contract::Required,
             arguments: state.arguments.clone(),
             console: surroundings.console,
             input: surroundings.input,
+            snapshots: surroundings.snapshots,
             log: surroundings.log,
             files,
         })?;

@@ -21,8 +21,8 @@ pub struct State {
     pub vcpus: Vec<VcpuState>,
     /// The one that the last run has ended on.
     pub stopped: VcpuId,
-    /// The one that has asked for the snapshot, if the guest did: it is waiting for the answer.
-    pub asked_by: Option<VcpuId>,
+    /// Those that have asked for the snapshot, if the guest did: they wait for the answer.
+    pub asked_by: Vec<VcpuId>,
     /// The clock that KVM shows to guests that ask it for one.
     pub clock: Option<kvm_clock_data>,
     /// Where the parts of RAM start that KVM was told of.

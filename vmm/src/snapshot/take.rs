@@ -1,5 +1,6 @@
 //! Taking a snapshot: the machine stands, and is written down.
 
+use kvm_bindings::kvm_sregs;
 use kvm_ioctls::Cap;
 
 use super::Snapshot;
@@ -64,7 +65,7 @@ impl Vm {
         let state = State {
             vcpus,
             stopped: self.stopped,
-            asked_by: None,
+            asked_by: machine.askers().clone(),
             clock: machine.vm().get_clock().ok(),
             told: machine.slots().told().map(|slot| slot.gpa.0).collect(),
             ioapic: machine.ioapic().map(|ioapic| ioapic.state()),
@@ -132,13 +133,15 @@ fn finish_exit(vcpu: &mut Vcpu, machine: &Machine) -> Result<()> {
 
 /// Refuses CPUs that may hold a guest of their own: KVM_GET_NESTED_STATE has what is missing.
 fn check_inner_guests(vcpu: &VcpuState) -> std::result::Result<(), Uncapturable> {
+    can_have_inner_guests(&vcpu.sregs).map_or(Ok(()), |by| Err(Uncapturable::InnerGuests(by)))
+}
+
+/// The bit by which a CPU may enter guests of its own, if it may.
+pub(crate) fn can_have_inner_guests(special: &kvm_sregs) -> Option<&'static str> {
     const EFER_SVME: u64 = 1 << 12;
     const CR4_VMXE: u64 = 1 << 13;
-    if vcpu.sregs.efer & EFER_SVME != 0 {
-        return Err(Uncapturable::InnerGuests("EFER.SVME"));
+    if special.efer & EFER_SVME != 0 {
+        return Some("EFER.SVME");
     }
-    if vcpu.sregs.cr4 & CR4_VMXE != 0 {
-        return Err(Uncapturable::InnerGuests("CR4.VMXE"));
-    }
-    Ok(())
+    (special.cr4 & CR4_VMXE != 0).then_some("CR4.VMXE")
 }

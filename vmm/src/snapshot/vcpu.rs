@@ -57,10 +57,16 @@ impl VcpuState {
     /// # Errors
     /// [`Error::Kvm`], [`Error::MsrRefused`].
     pub(super) fn start(&self, vcpu: &mut Vcpu, answer: Option<u64>) -> Result<()> {
-        let shown =
-            CpuId::from_entries(&self.cpuid).map_err(|_| too_many("KVM_SET_CPUID2", self.cpuid.len()))?;
-        vcpu.set_cpuid(&shown)?;
-        self.set(vcpu, answer, &[kvm_msr_entry { index: TSC, data: self.tsc, ..kvm_msr_entry::default() }])
+        // A guest that never asks is shown nothing.
+        if !self.cpuid.is_empty() {
+            let shown = CpuId::from_entries(&self.cpuid);
+            vcpu.set_cpuid(&shown.map_err(|_| too_many("KVM_SET_CPUID2", self.cpuid.len()))?)?;
+        }
+        vcpu.set_special_registers(&self.sregs)?;
+        let tsc = kvm_msr_entry { index: TSC, data: self.tsc, ..kvm_msr_entry::default() };
+        self.set_others(vcpu, &[tsc])?;
+        // Not by an entry: then this thread would be the vCPU's, and KVM takes long to let another thread have it.
+        self.set_running(vcpu, answer)
     }
 
     /// Gives it back to the `vcpu` that it is of. No exit of it is unfinished.
@@ -68,16 +74,31 @@ impl VcpuState {
     /// # Errors
     /// As [`start`](Self::start).
     pub(super) fn restore(&self, vcpu: &mut Vcpu, answer: Option<u64>) -> Result<()> {
-        self.set(vcpu, answer, &[])
+        if self.apic.is_none() {
+            self.set_others(vcpu, &[])?;
+            return vcpu.enter_with(&self.regs_with(answer), &self.sregs, &self.events);
+        }
+        // One that waits to be started takes nothing at an entry.
+        vcpu.set_special_registers(&self.sregs)?;
+        self.set_others(vcpu, &[])?;
+        self.set_running(vcpu, answer)
     }
 
-    fn set(&self, vcpu: &mut Vcpu, answer: Option<u64>, first_msrs: &[kvm_msr_entry]) -> Result<()> {
-        let regs = kvm_regs { rdi: answer.unwrap_or(self.regs.rdi), ..self.regs };
-        if let Some(apic) = &self.apic {
-            vcpu.set_special_registers(&self.sregs)?;
-            apic.set(vcpu.fd())?;
-        }
+    fn set_running(&self, vcpu: &Vcpu, answer: Option<u64>) -> Result<()> {
+        vcpu.set_registers(&self.regs_with(answer))?;
+        vcpu.fd().set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))
+    }
+
+    fn regs_with(&self, answer: Option<u64>) -> kvm_regs {
+        kvm_regs { rdi: answer.unwrap_or(self.regs.rdi), ..self.regs }
+    }
+
+    /// Sets what is neither general nor special.
+    fn set_others(&self, vcpu: &Vcpu, first_msrs: &[kvm_msr_entry]) -> Result<()> {
         let fd = vcpu.fd();
+        if let Some(apic) = &self.apic {
+            apic.set(fd)?;
+        }
         if self.xcrs.nr_xcrs > 0 {
             fd.set_xcrs(&self.xcrs).map_err(Error::kvm("KVM_SET_XCRS"))?;
         }
@@ -85,13 +106,7 @@ impl VcpuState {
         // nobody here does; `take` has checked that KVM wants no more.
         unsafe { fd.set_xsave(&self.xsave) }.map_err(Error::kvm("KVM_SET_XSAVE"))?;
         fd.set_debug_regs(&self.debug).map_err(Error::kvm("KVM_SET_DEBUGREGS"))?;
-        set_msrs(fd, first_msrs, &self.msrs)?;
-        if self.apic.is_none() {
-            return vcpu.enter_with(&regs, &self.sregs, &self.events);
-        }
-        // One that waits to be started takes nothing at an entry.
-        vcpu.set_registers(&regs)?;
-        vcpu.fd().set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))
+        set_msrs(fd, first_msrs, &self.msrs)
     }
 }
 

@@ -15,6 +15,7 @@ mod files;
 mod gallery;
 mod memory;
 mod prints;
+mod snapshots;
 mod wander;
 
 use guest_kernel::cpu::idt;
@@ -36,6 +37,7 @@ const DEEDS: &[&[Deed]] = &[
     chance::DEEDS,
     cpus::DEEDS,
     debuggee::DEEDS,
+    snapshots::DEEDS,
     wander::DEEDS,
 ];
 
