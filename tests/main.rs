@@ -47,6 +47,7 @@ mod snapshots;
 mod stopping;
 mod streams;
 mod timeline;
+mod user_mode;
 mod walk;
 mod walk32;
 mod write_a_program;

@@ -14,6 +14,7 @@ use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
 use crate::cpus::{VcpuCount, VcpuId};
+use crate::crew::Life;
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, bystanders, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
@@ -257,9 +258,29 @@ impl Vm {
         } else {
             self.evidence(report, symbols, &state).diagnose()
         };
+        self.tell_halt(report, &mut diagnosis);
         diagnosis.vcpu = report.vcpu;
         diagnosis.others = bystanders::of(self, report, symbols);
         diagnosis
+    }
+
+    /// Adds that the guest had halted when it was stopped: with interrupt controllers that ends no run.
+    fn tell_halt(&self, report: &RunReport, diagnosis: &mut Diagnosis) {
+        let was_stopped = matches!(report.stop, StopReason::TimedOut { .. } | StopReason::Interrupted);
+        if !was_stopped || !self.machine.has_interrupts() {
+            return;
+        }
+        match self.vcpu().life() {
+            Ok(Life::Halted { interrupts_enabled: true }) => {
+                diagnosis.facts.push("it has halted, and waits for an interrupt".to_owned());
+            }
+            Ok(Life::Halted { interrupts_enabled: false }) => {
+                diagnosis.facts.push("it has halted with interrupts off: nothing could wake it".to_owned());
+                diagnosis.hint =
+                    Some("turn interrupts on in front of `hlt`, or end the run (`power::exit`)".to_owned());
+            }
+            _ => {}
+        }
     }
 
     fn evidence<'a>(
@@ -342,7 +363,16 @@ impl Vm {
         Handlers::of(&self.machine)
     }
 
-    /// The vCPU that the last run has ended on; before that the first.
+    /// Has all that looks at a vCPU look at this one, until the next run ends. False when the machine has no such.
+    pub fn look_at(&mut self, vcpu: VcpuId) -> bool {
+        let is_there = vcpu.number() < self.vcpu_count().get();
+        if is_there {
+            self.stopped = vcpu;
+        }
+        is_there
+    }
+
+    /// The vCPU that is looked at: the one that the last run has ended on, before that the first.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         self.vcpus().nth(self.stopped.index()).expect("a run ends on one of the vCPUs")
