@@ -291,7 +291,7 @@ fn every_line_of_source_holds_its_step() {
         (Some(answers.tables.written_at), "boot/mod.rs", "page_tables::write("),
         (place(Purpose::BootInfo).filled_at, "boot/mod.rs", "boot_info::write("),
         (Some(answers.vcpu.created_at), "vcpu.rs", "create_vcpu("),
-        (Some(answers.start.decided_at), "boot/mod.rs", "LongMode { entry_gva, "),
+        (Some(answers.start.decided_at), "boot/mod.rs", "CpuMode::new("),
         (Some(answers.start.special_set_at), "boot/cpu_mode.rs", "set_sregs("),
         (Some(answers.start.general_set_at), "boot/cpu_mode.rs", "set_regs("),
         (run.entered_at, "vcpu.rs", "fd.run()"),

@@ -183,7 +183,7 @@ deaths! {
             => ["#PF: instruction fetch from …", "reading gate 14 of the IDT …", "#DF", "reading gate 8 of the IDT …", "shutdown"];
         pae_off: "#GP: general protection: CR4 cannot be 0x…: PAE cannot be cleared in 64-bit mode";
         protection_off: "#GP: general protection: CR0 cannot be 0x…: PG needs PE";
-        bad_selector: "#GP: general protection: selector 0x1230 is outside the GDT with limit 0x27";
+        bad_selector: "#GP: general protection: selector 0x1230 is outside the GDT with limit 0x…";
         unknown_msr: "#GP: general protection: MSR 0xdeadbeef does not exist here or cannot be 0x0";
         stack_nowhere: "#SS: stack-segment fault: 0xdeacfffffffffff8 is not canonical";
         endless_wait: "it halted and waits for an interrupt, which nothing in this machine can send";
@@ -231,6 +231,9 @@ const OTHERS: &[&str] = &[
     "panic-in-handler",
     "fault-in-handler",
     "fault-without-end",
+    "user-privileged",
+    "user-kernel-read",
+    "user-kernel-jump",
 ];
 
 #[test]
@@ -343,6 +346,45 @@ fn a_fault_without_end_is_seen_in_the_backtrace_of_the_time_limit() {
         death.diagnosis
     );
     death.ends_with(TIMED_OUT);
+}
+
+#[test]
+fn a_death_in_user_mode_is_told_as_one() {
+    for (name, cause, whose) in [
+        (
+            "user-privileged",
+            "#GP: general protection: the instruction is for ring 0, and this is ring 3",
+            "… outside of the image, …",
+        ),
+        (
+            "user-kernel-read",
+            "#PF: read of 0x100000, the image's .text (r-x), _start+0x0",
+            "… outside of the image, …",
+        ),
+        (
+            "user-kernel-jump",
+            "#PF: instruction fetch from 0x100000, the image's .text (r-x), _start+0x0",
+            "… the kernel's own code",
+        ),
+    ] {
+        let death = Death::of(name);
+        death.is_of(cause).ends_with(GUEST_DIED);
+        let facts = &death.diagnosis.facts;
+        let pattern = format!("the CPU was in user mode (ring 3, CS 0x33): {whose}");
+        assert!(facts.iter().any(|fact| fits(fact, &pattern)), "{name}:\n{}", death.diagnosis);
+        let registers = death.diagnosis.registers.as_ref().expect("registers");
+        assert!(registers.to_string().contains("cs 0000000000000033"), "{registers}");
+    }
+}
+
+#[test]
+fn a_program_that_faults_where_no_handler_is_takes_the_machine_with_it() {
+    let finished = probe("without-idt user-privileged").run();
+    let diagnosis = finished.vm.diagnose(&finished.report);
+    assert_eq!(finished.report.stop, StopReason::TripleFault);
+    let cause = "#GP: general protection: the instruction is for ring 0, and this is ring 3";
+    assert_eq!(diagnosis.cause, cause, "{diagnosis}");
+    assert!(diagnosis.facts.iter().any(|fact| fact.starts_with("the CPU was in user mode")), "{diagnosis}");
 }
 
 #[test]

@@ -46,6 +46,7 @@ mod second_kvm;
 mod stopping;
 mod streams;
 mod timeline;
+mod user_mode;
 mod walk;
 mod walk32;
 mod write_a_program;

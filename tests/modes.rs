@@ -336,3 +336,45 @@ fn an_8080_prints_and_tests_itself() {
     let printed = boot("17_8080").run().succeeded();
     assert_eq!(printed, "8080: hello from 1974\n8080: the self-test has passed\n");
 }
+
+/// What `vmm run` says of a flat image with this code, loaded at 0x1_0000 and started in this mode.
+fn death(mode: &str, code: &[u8]) -> Seen {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let image = folder.path().join("image");
+    fs::write(&image, code).expect("a writable directory");
+    vmm(&["run", "--timeout", "20s", "--mode", mode, "--load-at", "0x10000", image.to_str().expect("UTF-8")])
+}
+
+#[test]
+fn a_death_is_explained_in_the_words_of_its_mode() {
+    // lidt from zeros, so that there is no vector table; then ud2.
+    let real = death("real", &[0x0F, 0x01, 0x1E, 0x00, 0x20, 0x0F, 0x0B]);
+    // mov fs, ax, with AX = 0x40 and no GDT.
+    let protected = death("protected", &[0x66, 0xB8, 0x40, 0x00, 0x8E, 0xE0]);
+    for (seen, words) in [
+        (
+            &real,
+            &[
+                "the guest died: #UD: invalid opcode: the instruction that is invalid on purpose",
+                "-> IDTR limit 0x0, no entry for vector 6 in the vector table",
+                "fact: the CPU is in real mode, at 1000:0005, linear 0x10005",
+                "instruction: at 0x10005: 0f 0b  ud2",
+            ][..],
+        ),
+        (
+            &protected,
+            &[
+                "the guest died: #GP: general protection: selector 0x40 is outside the GDT with limit 0x0",
+                "-> IDT limit 0x0, no gate for vector 13",
+                "fact: the CPU is in 32-bit protected mode, at 0x8:0x10004, linear 0x10004",
+                "fact: SS, DS, ES, FS, GS 0x10: base 0x0, limit 0xffffffff, data, writable, ring 0",
+                "instruction: at 0x10004: 8e e0  mov fs, ax",
+            ],
+        ),
+    ] {
+        assert_eq!(seen.code, Some(102), "{seen:?}");
+        for word in words {
+            assert!(seen.stderr.contains(word), "`{word}` is missing in: {}", seen.stderr);
+        }
+    }
+}

@@ -30,6 +30,7 @@ use shared_abi::Gva;
 use shared_abi::exception::VECTORS;
 pub use shared_abi::exception::{ExceptionFrame, Vector};
 
+use crate::cpu::tss;
 use crate::hypercall::{self, Hypercall};
 
 /// What is done about an exception.
@@ -50,10 +51,11 @@ pub enum Next {
 pub struct Frame(ExceptionFrame);
 
 impl Frame {
-    /// Whether it arrived from ring 3. A double fault never does: the kernel's tables are at fault.
+    /// Whether it is a program's doing, or came while one ran. What has a stack of its own is the kernel's, whatever it
+    /// interrupts: a double fault, an NMI, a machine check.
     fn is_of_a_program(&self) -> bool {
         const RING: u64 = 0b11;
-        self.0.cs & RING == 3 && self.0.vector != Vector::DoubleFault as u64
+        self.0.cs & RING == 3 && tss::stack_for(self.0.vector as usize) == 0
     }
 
     /// Continues behind the instruction, when it is one of those in [`provoke`](crate::cpu::provoke). Only they are
@@ -154,6 +156,12 @@ extern "C" fn dispatch(frame: &mut Frame) {
     if next == Next::Report {
         report(frame);
     }
+}
+
+/// Ends the run by an exception that was handled, and that the kernel cannot go on after: a process has died that it does
+/// not live without.
+pub fn die_of(exception: ExceptionFrame) -> ! {
+    report(&Frame(exception))
 }
 
 /// Ends the run, and leaves the diagnosis to the host; tells it as a panic where the host takes no calls.

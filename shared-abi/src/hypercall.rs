@@ -215,8 +215,8 @@ hypercalls! {
             text_size: u64,
         } = 29,
 
-        /// Starts a CPU that does not run: one that was never started, or that has halted where nothing wakes it. It starts
-        /// in 64-bit mode with the page tables of the caller, interrupts off and no descriptor tables, as the first CPU
+        /// Starts a CPU that does not run: one that was never started or, in a machine without interrupt controllers, has
+        /// halted. It starts in 64-bit mode with the page tables of the caller, interrupts off and no descriptor tables, as the first CPU
         /// did. [`HypercallError::NotFound`] when the machine has no such CPU, [`HypercallError::AlreadyExists`] when it
         /// runs, [`HypercallError::BadArgument`] when it cannot start so.
         StartCpu {

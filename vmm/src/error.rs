@@ -115,6 +115,15 @@ pub enum Error {
         source: io::Error,
     },
 
+    /// A vCPU is to be looked at that is not there.
+    #[error("this machine has {count} vCPUs, numbered from 0: none is number {number}")]
+    NoSuchVcpu {
+        /// The number.
+        number: u8,
+        /// How many there are.
+        count: VcpuCount,
+    },
+
     /// A debugger follows one vCPU.
     #[error("a debugger follows one vCPU, and this machine has {0}; leave out --gdb or --cpus")]
     ManyVcpusToDebug(VcpuCount),

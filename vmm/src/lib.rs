@@ -46,6 +46,7 @@ pub mod error;
 pub mod exit;
 pub mod explain;
 pub mod features;
+mod frozen;
 pub mod guest_space;
 pub mod guest_tests;
 mod harmless;

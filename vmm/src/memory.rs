@@ -6,11 +6,18 @@
 //! regions, below and above the device hole ([`shared_abi::layout`]); each becomes one memory slot of KVM, and then
 //! guest-physical address `gpa` and host-virtual address [`GuestMemory::hva`]`(gpa)` are the same byte.
 //!
+//! RAM may also start as that of a snapshot: then the same range maps [`FrozenRam`], privately, and a page becomes this
+//! machine's own when somebody first writes to it.
+//!
 //! Mapping and unmapping are `unsafe`, and so is the promise that regions stay mapped; it is kept here.
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::process;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use shared_abi::boot_info::{RamRegion, ram_regions};
 use shared_abi::{Gpa, layout};
@@ -22,7 +29,9 @@ use vm_memory::{
 
 use crate::config::{Backing, MemorySize, PageSize};
 use crate::error::{Error, Result};
+use crate::frozen::FrozenRam;
 use crate::origin::Origin;
+use crate::touched::{self, Extent};
 
 /// RAM of one machine.
 #[derive(Debug)]
@@ -31,7 +40,10 @@ pub struct GuestMemory {
     regions: GuestMemoryMmap<()>,
     reservation: Reservation,
     size: MemorySize,
+    backing: Backing,
     allocated_at: Origin,
+    /// What the pages hold that nobody has written to; `None` for zeros.
+    base: Mutex<Option<Arc<FrozenRam>>>,
 }
 
 /// Bytes that a guest named but that are not all RAM.
@@ -74,7 +86,88 @@ impl GuestMemory {
             reservation.advise(libc::MADV_HUGEPAGE).map_err(failed("get huge pages for the"))?;
         }
         let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
-        Ok(Self { regions, reservation, size, allocated_at })
+        Ok(Self { regions, reservation, size, backing, allocated_at, base: Mutex::default() })
+    }
+
+    /// Maps `size` bytes of RAM that start as `file` has them, which never changes; what is written stays private.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    #[track_caller]
+    pub(crate) fn map(file: &File, size: MemorySize) -> Result<Self> {
+        let allocated_at = Origin::here();
+        let failed = |action| move |source| Error::Memory { action, size, source };
+        let reservation = Reservation::of_file(file, size.bytes()).map_err(failed("map a snapshot of"))?;
+        let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
+        let (backing, base) = (Backing::default(), Mutex::default());
+        Ok(Self { regions, reservation, size, backing, allocated_at, base })
+    }
+
+    /// Maps RAM that starts as `frozen`.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    #[track_caller]
+    pub(crate) fn of_frozen(frozen: &Arc<FrozenRam>) -> Result<Self> {
+        let memory = Self::map(frozen.file(), frozen.size())?;
+        *memory.base() = Some(Arc::clone(frozen));
+        Ok(memory)
+    }
+
+    /// Makes this RAM be `frozen`, at the same addresses, whatever it was before. KVM notices.
+    ///
+    /// # Errors
+    /// [`Error::Memory`]; RAM may be zeros then.
+    pub(crate) fn become_frozen(&self, frozen: &Arc<FrozenRam>) -> Result<()> {
+        let failed = |action| move |source| Error::Memory { action, size: self.size, source };
+        self.reservation.replace(frozen.file()).map_err(failed("map a snapshot of"))?;
+        *self.base() = Some(Arc::clone(frozen));
+        if self.backing.mergeable {
+            self.reservation.advise(libc::MADV_MERGEABLE).map_err(failed("let KSM merge the"))?;
+        }
+        Ok(())
+    }
+
+    /// What this RAM started as, if not as zeros.
+    pub(crate) fn frozen(&self) -> Option<Arc<FrozenRam>> {
+        self.base().clone()
+    }
+
+    /// Makes this RAM be `frozen` again, which it started as: pages written to since are copied back. Nobody need have kept
+    /// a list of them, for the host's kernel has one: they are those that are private. So no writer is forgotten, neither
+    /// guest nor host nor KVM. They stay private, because to fault one in again takes forty times as long as a copy; when
+    /// they are very many they are dropped.
+    ///
+    /// # Errors
+    /// [`Error::Memory`].
+    pub(crate) fn revert(&self, frozen: &FrozenRam) -> Result<()> {
+        let failed = |action| move |source| Error::Memory { action, size: self.size, source };
+        let pages = self.private_pages(frozen);
+        let bytes: u64 = pages.iter().map(|extent| extent.end.0 - extent.start.0).sum();
+        if bytes > MAX_COPIED {
+            return self.reservation.advise(libc::MADV_DONTNEED).map_err(failed("take back the"));
+        }
+        for Extent { start, end } in pages {
+            let size = end.0 - start.0;
+            let both = frozen.view().slice(start, size).and_then(|from| Ok((from, self.slice(start, size)?)));
+            let (from, to) = both.map_err(|outside| failed("restore the")(io::Error::other(outside)))?;
+            from.copy_to_volatile_slice(to);
+        }
+        Ok(())
+    }
+
+    /// The pages that are this machine's own, of RAM that started as `frozen`.
+    pub(crate) fn private_pages(&self, frozen: &FrozenRam) -> Vec<Extent> {
+        touched::private(self, frozen.pagemap())
+    }
+
+    /// Where the byte at `gpa` lies in a file that holds all RAM, one region behind the other.
+    pub(crate) fn offset(&self, gpa: Gpa) -> Option<u64> {
+        Some(self.hva(gpa)? - self.reservation.start.as_ptr() as u64)
+    }
+
+    fn base(&self) -> MutexGuard<'_, Option<Arc<FrozenRam>>> {
+        self.base.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Size of all RAM.
@@ -222,8 +315,36 @@ impl Reservation {
         Ok(Self { start, size, mapped_at })
     }
 
+    /// Maps the first `size` bytes of `file`, privately.
+    fn of_file(file: &File, size: u64) -> io::Result<Self> {
+        let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+        // SAFETY: A new private mapping at an address the kernel chooses touches no existing memory.
+        let (pointer, mapped_at) =
+            Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, FILE_FLAGS, file.as_raw_fd(), 0) });
+        Ok(Self { start: mapped(pointer)?, size, mapped_at })
+    }
+
+    /// Maps `file` in the place of what is mapped here; after a failure there may be zeros.
+    fn replace(&self, file: &File) -> io::Result<()> {
+        let at = |flags, fd| {
+            // SAFETY: The range is mapped and ours, and stays mapped: whoever points into it finds other bytes there, as
+            // RAM may hold at any time. No Rust reference into it exists; it is read and written through raw pointers.
+            unsafe { libc::mmap(self.start.as_ptr().cast(), self.size, RAM, flags | libc::MAP_FIXED, fd, 0) }
+        };
+        if at(FILE_FLAGS, file.as_raw_fd()) != libc::MAP_FAILED {
+            return Ok(());
+        }
+        let failure = io::Error::last_os_error();
+        // The old mapping may be gone, and this file has promised one to everybody who points into it.
+        if at(MAP_FLAGS, -1) == libc::MAP_FAILED {
+            process::abort();
+        }
+        Err(failure)
+    }
+
     fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: The range is mapped and ours; the advices used change no contents.
+        // SAFETY: The range is mapped and ours, and stays mapped. MADV_DONTNEED changes contents, as a guest may do at
+        // any time; the other advices used change none.
         let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.size, advice) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
@@ -265,17 +386,24 @@ impl Drop for Reservation {
 /// What the VMM may do with RAM.
 const RAM: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
 const MAP_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+/// RAM that starts as a file.
+const FILE_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+/// Bytes that are copied back at most: it takes a millisecond or two.
+const MAX_COPIED: u64 = 32 << 20;
 
 /// Maps `size` bytes somewhere, and says which line did.
 fn map_anonymous(size: usize) -> io::Result<(NonNull<u8>, Origin)> {
     // SAFETY: A new anonymous mapping at an address the kernel chooses touches no existing memory.
     let (pointer, origin) = Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, MAP_FLAGS, -1, 0) });
+    Ok((mapped(pointer)?, origin))
+}
+
+/// What mmap gave, or why nothing.
+fn mapped(pointer: *mut libc::c_void) -> io::Result<NonNull<u8>> {
     if pointer == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
-    let start =
-        NonNull::new(pointer.cast()).expect("mmap gives no null pointer unless MAP_FIXED asks for it");
-    Ok((start, origin))
+    Ok(NonNull::new(pointer.cast()).expect("mmap gives no null pointer unless MAP_FIXED asks for it"))
 }
 
 /// Gives `size` bytes back; none when `size` is 0.

@@ -27,7 +27,7 @@ use crate::stop::{Attached, StopHandle};
 /// Where a guest was when it left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// RIP: at the instruction that caused the exit, or behind it.
+    /// RIP: at the instruction that caused the exit, or behind it. With the base of CS, where that counts and is known.
     pub rip: Gva,
     /// RSP: the top of its stack.
     pub rsp: Gva,
@@ -44,6 +44,10 @@ impl Place {
         let has_four_levels = special.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0
             && special.cr4 & Cr4Flags::L5_PAGING.bits() == 0;
         let page_tables = (has_special && has_four_levels).then_some(special.cr3);
+        // Outside 64-bit mode RIP is an offset in CS.
+        let is_64_bit = special.efer & EferFlags::LONG_MODE_ACTIVE.bits() != 0 && special.cs.l != 0;
+        let base = if has_special && !is_64_bit { special.cs.base } else { 0 };
+        let rip = rip.wrapping_add(base);
         Self { rip: Gva(rip), rsp: Gva(rsp), rbp: Gva(rbp), page_tables }
     }
 }

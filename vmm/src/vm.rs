@@ -9,7 +9,7 @@ use shared_abi::Gva;
 use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::RegisterOrigins;
 use crate::boot::guest_map::GuestMap;
-use crate::boot::kernel::KernelImage;
+use crate::boot::kernel::{KernelImage, Start};
 use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
@@ -215,6 +215,10 @@ impl Vm {
     /// The names and lines that the image tells about the guest's addresses. It is read now: nothing pays for it before.
     #[must_use]
     pub fn symbols(&self) -> Symbols {
+        if self.image.start() != Start::default() {
+            let form = if self.image.is_flat() { "a flat image" } else { "ELF32" };
+            return Symbols::none(format!("they are read from ELF64, and this is {form}"));
+        }
         match self.image.bytes() {
             Ok(bytes) => Symbols::read(&bytes),
             Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
@@ -346,7 +350,16 @@ impl Vm {
         Handlers::of(&self.machine)
     }
 
-    /// The vCPU that the last run has ended on; before that the first.
+    /// Has all that looks at a vCPU look at this one, until the next run ends. False when the machine has no such.
+    pub fn look_at(&mut self, vcpu: VcpuId) -> bool {
+        let is_there = vcpu.number() < self.vcpu_count().get();
+        if is_there {
+            self.stopped = vcpu;
+        }
+        is_there
+    }
+
+    /// The vCPU that is looked at: the one that the last run has ended on, before that the first.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         self.vcpus().nth(self.stopped.index()).expect("a run ends on one of the vCPUs")

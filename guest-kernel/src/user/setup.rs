@@ -12,13 +12,19 @@
 use super::enter;
 use crate::cpu::gdt;
 #[cfg(target_os = "none")]
+use crate::cpu::id::{CpuId, id};
+#[cfg(target_os = "none")]
 use crate::cpu::{control, cpuid, msr};
 
-/// Readies this CPU for processes, once.
+/// Readies the first CPU for processes, once.
+///
+/// # Panics
+/// On another CPU: there is one trap stack, and the TSS of the first alone has it.
 #[cfg(target_os = "none")]
 pub(super) fn start() {
     use core::sync::atomic::{AtomicBool, Ordering};
 
+    assert!(id() == CpuId::FIRST, "processes run on the first CPU, and this is {}", id());
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {
         return;

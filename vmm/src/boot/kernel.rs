@@ -108,6 +108,12 @@ impl KernelImage {
         self.headers.entry
     }
 
+    /// How it was to be understood.
+    #[must_use]
+    pub fn start(&self) -> Start {
+        self.start
+    }
+
     /// The mode that its code is for.
     #[must_use]
     pub fn mode(&self) -> StartMode {

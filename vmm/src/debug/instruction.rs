@@ -98,7 +98,10 @@ impl Instruction {
     /// Disassembles what stands at RIP.
     #[must_use]
     pub fn at_rip(state: &CpuState, space: &GuestSpace<'_>) -> Option<Self> {
-        Self::decode(state.rip(), &bytes_at(space, linear_rip(state)), state)
+        let linear = linear_rip(state);
+        let instruction = Self::decode(state.rip(), &bytes_at(space, linear), state)?;
+        // Jumps in its text lead to offsets in the segment; where it stands itself is told for all.
+        Some(Self { gva: linear, ..instruction })
     }
 }
 
@@ -141,7 +144,7 @@ pub fn bytes_at(space: &GuestSpace<'_>, gva: Gva) -> Vec<u8> {
 pub fn linear_rip(state: &CpuState) -> Gva {
     match bits(&state.special) {
         64 => state.rip(),
-        _ => Gva(state.special.cs.base.wrapping_add(state.general.rip)),
+        _ => Gva(state.special.cs.base.wrapping_add(state.general.rip) & 0xFFFF_FFFF),
     }
 }
 

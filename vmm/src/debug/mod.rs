@@ -14,6 +14,7 @@ pub mod exception;
 pub mod gdb;
 pub mod instruction;
 pub mod landmark;
+pub mod mode;
 pub(crate) mod repeat;
 mod symbols;
 

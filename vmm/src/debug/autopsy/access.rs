@@ -7,6 +7,7 @@ use x86_64::registers::rflags::RFlags;
 use super::Raised;
 use crate::debug::CpuState;
 use crate::debug::exception::{Exception, page_fault, vector};
+use crate::debug::mode::Mode;
 use crate::memory::GuestMemory;
 use crate::page_walk::{Mapping, WalkError, trace};
 
@@ -36,7 +37,11 @@ const MAX_SIZE: u64 = 64 << 10;
 impl Scene<'_> {
     /// The current privilege level: the DPL of SS (Intel SDM vol. 3A, 5.5).
     pub(super) fn cpl(&self) -> u8 {
-        self.state.special.ss.dpl & 3
+        match self.mode() {
+            Mode::Real => 0,
+            Mode::Virtual8086 => 3,
+            _ => self.state.special.ss.dpl & 3,
+        }
     }
 
     /// Checks an access of `size` bytes as the code that runs makes it.
@@ -149,6 +154,11 @@ impl Scene<'_> {
             }
         }
         u64::from_le_bytes(bytes)
+    }
+
+    /// Whether long mode is on, at whatever code.
+    pub(super) fn is_long(&self) -> bool {
+        matches!(self.mode(), Mode::Long | Mode::Compatibility)
     }
 
     pub(super) fn efer(&self) -> EferFlags {

@@ -16,6 +16,7 @@ use shared_abi::Gva;
 use super::Raised;
 use super::access::{Kind, Scene};
 use super::descriptor::{Descriptor, Selector};
+use super::older;
 use crate::debug::exception::{Exception, mnemonic, vector};
 use crate::debug::instruction::is_canonical;
 
@@ -67,12 +68,18 @@ const FRAME_SIZE: u64 = 40;
 
 /// Where the handler of `vector` starts, when the IDT can be read and has one.
 pub(super) fn handler_of(scene: &Scene<'_>, vector: u8) -> Option<Gva> {
+    if !scene.is_long() {
+        return older::handler_of(scene, vector);
+    }
     let gate = read_gate(scene, vector, Source::Event).ok()?;
     gate.descriptor().is_present().then(|| gate.handler())
 }
 
 /// Calls the handler of `exception`: where it starts, or what is raised instead and why.
 pub(super) fn deliver(scene: &Scene<'_>, exception: &Exception, source: Source) -> Result<Gva, Raised> {
+    if !scene.is_long() {
+        return older::deliver(scene, exception, source);
+    }
     let gate = read_gate(scene, exception.vector, source)?;
     check_gate(scene, gate, exception.vector, source)?;
     let code = scene.check_handler_code(gate.selector())?;

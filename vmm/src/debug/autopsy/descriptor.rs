@@ -70,7 +70,18 @@ impl Descriptor {
         self.is_segment() && (self.kind() & 0b1000 == 0 || self.kind() & 0b10 != 0)
     }
 
-    fn is_64_bit_code(self) -> bool {
+    /// The first byte.
+    pub(super) fn base(self) -> u64 {
+        (self.0 >> 16 & 0xFF_FFFF) | (self.0 >> 56 & 0xFF) << 24
+    }
+
+    /// The last byte: G makes it count pages.
+    pub(super) fn limit(self) -> u64 {
+        let limit = (self.0 & 0xFFFF) | (self.0 >> 48 & 0xF) << 16;
+        if self.0 >> 55 & 1 != 0 { limit << 12 | 0xFFF } else { limit }
+    }
+
+    pub(super) fn is_64_bit_code(self) -> bool {
         self.0 >> 53 & 1 != 0 && self.0 >> 54 & 1 == 0
     }
 
@@ -112,6 +123,17 @@ impl Scene<'_> {
 
     /// Checks that `selector` names a code segment that a handler can run in: 64-bit, of ring 0 to the current one.
     pub(super) fn check_handler_code(&self, selector: Selector) -> Result<Descriptor, Raised> {
+        let descriptor = self.check_handler_code_of_32_bits(selector)?;
+        if !descriptor.is_64_bit_code() {
+            let why =
+                format!("the gate's code selector {:#x} names a segment that is not 64-bit", selector.0);
+            return Err(general_protection(selector, true, why));
+        }
+        self.check_handler_is_present(selector, descriptor)
+    }
+
+    /// The same outside long mode, where a handler has 16 or 32 bits.
+    pub(super) fn check_handler_code_of_32_bits(&self, selector: Selector) -> Result<Descriptor, Raised> {
         let refuse = |why: &str| {
             general_protection(selector, true, format!("the gate's code selector {:#x} {why}", selector.0))
         };
@@ -127,15 +149,47 @@ impl Scene<'_> {
         if descriptor.dpl() > self.cpl() {
             return Err(refuse("names a segment of an outer ring"));
         }
-        if !descriptor.is_64_bit_code() {
-            return Err(refuse("names a segment that is not 64-bit"));
+        Ok(descriptor)
+    }
+
+    pub(super) fn check_handler_is_present(
+        &self,
+        selector: Selector,
+        descriptor: Descriptor,
+    ) -> Result<Descriptor, Raised> {
+        if descriptor.is_present() {
+            return Ok(descriptor);
+        }
+        let why = format!("the gate's code segment {:#x} is not present", selector.0);
+        Err(Raised::new(Exception::with_error(vector::NP, selector.error(true)), why))
+    }
+
+    /// Checks what a far jump or call loads into CS: code of this ring.
+    pub(super) fn check_far_target(&self, selector: Selector) -> Result<Descriptor, Raised> {
+        let refuse = |why: &str| general_protection(selector, false, format!("CS {:#x} {why}", selector.0));
+        if selector.is_null() {
+            return Err(Raised::new(Exception::with_error(vector::GP, 0), "the new CS is null".to_owned()));
+        }
+        let descriptor = self.descriptor(selector, false)?;
+        if !descriptor.is_code() {
+            return Err(refuse("names no code segment"));
+        }
+        if !descriptor.is_conforming() && descriptor.dpl() != self.cpl() {
+            return Err(refuse("names a segment of another ring"));
         }
         if !descriptor.is_present() {
-            let error = selector.error(true);
-            let why = format!("the gate's code segment {:#x} is not present", selector.0);
-            return Err(Raised::new(Exception::with_error(vector::NP, error), why));
+            let why = format!("CS {:#x} is not present", selector.0);
+            return Err(Raised::new(Exception::with_error(vector::NP, selector.error(false)), why));
         }
         Ok(descriptor)
+    }
+
+    /// Checks what is loaded into SS outside 64-bit mode, where it cannot be null.
+    pub(super) fn check_stack_segment_of_32_bits(&self, selector: Selector) -> Result<(), Raised> {
+        if selector.is_null() {
+            return Err(Raised::new(Exception::with_error(vector::GP, 0), "the new SS is null".to_owned()));
+        }
+        self.check_stack_segment(selector, self.cpl())
     }
 
     /// Checks what a far return or an `iretq` loads into CS.

@@ -39,7 +39,7 @@ pub(super) fn general_protection(why: impl Into<String>) -> Raised {
     Raised::new(Exception::with_error(vector::GP, 0), why.into())
 }
 
-fn invalid_opcode(why: impl Into<String>) -> Raised {
+pub(super) fn invalid_opcode(why: impl Into<String>) -> Raised {
     Raised::new(Exception::plain(vector::UD), why.into())
 }
 
@@ -83,7 +83,7 @@ fn is_too_long(bytes: &[u8]) -> bool {
     )
 }
 
-fn software_interrupt(decoded: &iced_x86::Instruction) -> Result<(), (Raised, Source)> {
+pub(super) fn software_interrupt(decoded: &iced_x86::Instruction) -> Result<(), (Raised, Source)> {
     let vector = match decoded.mnemonic() {
         Mnemonic::Int3 => vector::BP,
         Mnemonic::Int1 => vector::DB,
@@ -153,7 +153,7 @@ fn uses_vectors(decoded: &iced_x86::Instruction) -> bool {
 }
 
 /// Instructions that are the kernel's. Intel SDM vol. 3A, 5.9.
-fn privilege(scene: &Scene<'_>, decoded: &iced_x86::Instruction) -> Result<(), Raised> {
+pub(super) fn privilege(scene: &Scene<'_>, decoded: &iced_x86::Instruction) -> Result<(), Raised> {
     if scene.cpl() == 0 || !decoded.is_privileged() {
         return Ok(());
     }
@@ -288,7 +288,11 @@ pub(super) fn operand_value(scene: &Scene<'_>, decoded: &iced_x86::Instruction, 
 }
 
 /// A divisor of 0, or a quotient that does not fit.
-fn division(scene: &Scene<'_>, decoded: &iced_x86::Instruction, text: &Instruction) -> Result<(), Raised> {
+pub(super) fn division(
+    scene: &Scene<'_>,
+    decoded: &iced_x86::Instruction,
+    text: &Instruction,
+) -> Result<(), Raised> {
     let is_signed = match decoded.mnemonic() {
         Mnemonic::Div => false,
         Mnemonic::Idiv => true,

@@ -11,12 +11,16 @@
 //! ```
 //!
 //! Pure: registers and memory in, chain out. Both may hold anything; every loop here is bounded by the chain's length.
-//! 64-bit mode with four-level paging is followed, where guests of ours live; of other modes it says that it is not.
+//! Every mode is followed: 64-bit mode here, where guests of ours live, the others in [`older`]. Five levels of page tables
+//! are not, and it says so.
 
 mod access;
 mod delivery;
 mod descriptor;
 mod first;
+mod older;
+#[cfg(test)]
+mod older_tests;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -25,12 +29,13 @@ use std::fmt;
 
 use serde::Serialize;
 use shared_abi::Gva;
-use x86_64::registers::control::{Cr0Flags, Cr4Flags, EferFlags};
+use x86_64::registers::control::Cr4Flags;
 
 pub use access::Scene;
 use delivery::Source;
 
 use crate::debug::exception::{Exception, mnemonic, vector};
+use crate::debug::mode::Mode;
 
 /// An exception and what raised it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -131,7 +136,8 @@ pub fn examine(scene: &Scene<'_>) -> Finding {
     if let Some(mode) = unfollowed_mode(scene) {
         return Finding::NotFollowed(mode.to_owned());
     }
-    match first::of(scene) {
+    let first = if Mode::of(scene.state) == Mode::Long { first::of(scene) } else { older::first(scene) };
+    match first {
         Ok(why) => Finding::NoException(why),
         Err((raised, source)) => Finding::Chain(Chain::of(scene, raised, source)),
     }
@@ -144,15 +150,8 @@ pub fn vector_of_handler(scene: &Scene<'_>, gva: Gva) -> Option<u8> {
 }
 
 fn unfollowed_mode(scene: &Scene<'_>) -> Option<&'static str> {
-    let special = &scene.state.special;
-    let has_paging = Cr0Flags::from_bits_retain(special.cr0).contains(Cr0Flags::PAGING);
-    if !has_paging || !scene.efer().contains(EferFlags::LONG_MODE_ACTIVE) {
-        return Some("the CPU was not in long mode");
-    }
-    if scene.cr4().contains(Cr4Flags::L5_PAGING) {
-        return Some("the CPU used page tables of five levels");
-    }
-    (special.cs.l == 0).then_some("the CPU was in compatibility mode")
+    let has_five_levels = scene.is_long() && scene.cr4().contains(Cr4Flags::L5_PAGING);
+    has_five_levels.then_some("the CPU used page tables of five levels")
 }
 
 impl Chain {

@@ -418,8 +418,8 @@ fn an_instruction_that_can_be_executed_raises_nothing() {
 #[test]
 fn modes_that_are_not_followed_are_named() {
     let mut body = Body::with(&UD2);
-    body.state.special.cr0 = 0x10;
-    assert_eq!(body.examine(), Finding::NotFollowed("the CPU was not in long mode".to_owned()));
+    body.state.special.cr4 |= 1 << 12;
+    assert_eq!(body.examine(), Finding::NotFollowed("the CPU used page tables of five levels".to_owned()));
 }
 
 /// Longer than any examination takes here, by far.

@@ -20,6 +20,7 @@ use shared_abi::Gva;
 
 use crate::boot::guest_map::GuestMap;
 use crate::debug::exception::address;
+use crate::debug::instruction;
 use crate::debug::{CpuState, Frame, Symbols};
 use crate::memory::GuestMemory;
 use unwinder::Unwinder;
@@ -94,6 +95,11 @@ impl Backtrace {
     /// Unwinds the stack that `state` has.
     #[must_use]
     pub fn unwind(state: &CpuState, memory: &GuestMemory, symbols: &Symbols) -> Self {
+        if instruction::bits(&state.special) != 64 {
+            // Nothing is agreed on about frames of 16-bit and 32-bit code.
+            let frames = functions(instruction::linear_rip(state), true, symbols);
+            return Self { frames, end: None };
+        }
         let (pcs, interrupted, mut end) = Unwinder { state, space: state.space(memory), symbols }.run();
         let mut frames = Vec::new();
         let mut rest = pcs.as_slice();

@@ -13,6 +13,8 @@ fn guest(rbp: u64, words: &[(u64, u64)]) -> (CpuState, GuestMemory) {
         memory.write(Gpa(*gpa), &word.to_le_bytes()).expect("RAM");
     }
     let mut state = CpuState::default();
+    // 64-bit code, as if paging mapped all to itself.
+    (state.special.cr0, state.special.efer, state.special.cs.l) = (1, 1 << 10, 1);
     state.general.rip = 0x1000;
     state.general.rbp = rbp;
     state.general.rsp = 0x8000;

@@ -1,13 +1,15 @@
 //! `Evidence`: what a guest leaves behind, and how a diagnosis is made of it.
 
 use shared_abi::{ExceptionFrame, Gva, exit_code};
+use x86_64::registers::control::Cr0Flags;
 
 use super::{Diagnosis, Registers, emulation, stopped};
 use crate::boot::guest_map::GuestMap;
 use crate::debug::autopsy::{self, Chain, End, Finding, Scene};
 use crate::debug::backtrace::Backtrace;
-use crate::debug::exception::{Exception, mnemonic, vector};
+use crate::debug::exception::{Exception, mnemonic, page_fault, vector};
 use crate::debug::landmark::Landmarks;
+use crate::debug::mode::{self, Mode};
 use crate::debug::{CpuState, Detail, Symbols};
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
@@ -44,6 +46,8 @@ impl Evidence<'_> {
             _ => stopped::diagnose(self),
         };
         self.name_culprit(&mut diagnosis);
+        diagnosis.facts.extend(self.user_mode());
+        self.tell_mode(&mut diagnosis);
         diagnosis.facts.extend(self.report.earlier_panic());
         if !matches!(self.symbols.detail(), Detail::Lines) {
             diagnosis.remarks.push(self.symbols.detail().to_string());
@@ -89,6 +93,37 @@ impl Evidence<'_> {
 
     pub(super) fn landmarks(&self) -> Landmarks<'_> {
         Landmarks { map: self.map, memory: self.memory, symbols: self.symbols }
+    }
+
+    /// That the guest was in ring 3, and whose code that was: a kernel runs programs there, of which the image tells nothing.
+    fn user_mode(&self) -> Option<String> {
+        let interrupted = match &self.report.stop {
+            StopReason::Exception(frame) => CpuState::interrupted(frame, self.state),
+            _ => *self.state,
+        };
+        let (cs, rip) = (interrupted.special.cs, interrupted.rip());
+        let is_protected = interrupted.special.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() != 0;
+        if !is_protected || cs.dpl != 3 || Mode::of(&interrupted).is_8086() {
+            return None;
+        }
+        let image = self.map.image();
+        let whose = match (image.start..image.end).contains(&rip.0) {
+            true => "it had come to the kernel's own code",
+            false => "RIP is outside of the image, in a program that it says nothing about",
+        };
+        Some(format!("the CPU was in user mode (ring 3, CS {:#x}): {whose}", cs.selector))
+    }
+
+    /// Where the guest was and in which segments, unless it was at 64-bit code, where an address is a number.
+    fn tell_mode(&self, diagnosis: &mut Diagnosis) {
+        let mode = Mode::of(self.state);
+        if mode == Mode::Long || self.state.is_reset() {
+            return;
+        }
+        diagnosis.facts.push(format!("the CPU is in {mode}, at {}", mode::place(self.state)));
+        if !mode.is_8086() {
+            diagnosis.facts.extend(mode::segments(&self.state.special));
+        }
     }
 
     fn name_culprit(&self, diagnosis: &mut Diagnosis) {
@@ -180,7 +215,7 @@ impl Evidence<'_> {
             diagnosis.facts.push(format!("the page walk ends: {why}"));
         }
         if exception.address == Some(state.rip()) && !exception.is_of_malformed_tables() {
-            self.tell_lost_code(diagnosis, state);
+            self.tell_lost_code(diagnosis, exception, state);
         }
         if exception.address.is_some_and(|address| !self.is_code_at_start(address)) && exception.is_fetch() {
             // What stands there, if anything, is no code.
@@ -189,10 +224,13 @@ impl Evidence<'_> {
     }
 
     /// What may have happened when the code itself cannot be fetched.
-    fn tell_lost_code(&self, diagnosis: &mut Diagnosis, state: &CpuState) {
+    fn tell_lost_code(&self, diagnosis: &mut Diagnosis, exception: &Exception, state: &CpuState) {
+        // A program that comes to the kernel's code has not lost it.
+        let is_by_user = exception.error.is_some_and(|error| error & page_fault::USER != 0);
         let first = self.map.first_tables().map(PageTables::root);
         let is_start = first.is_none_or(|first| state.special.cr3 & !0xFFF == first.0);
-        if let Some(first) = first.filter(|_| self.is_code_at_start(state.rip()) && !is_start) {
+        if let Some(first) = first.filter(|_| self.is_code_at_start(state.rip()) && !is_start && !is_by_user)
+        {
             let cr3 = state.special.cr3;
             diagnosis
                 .facts

@@ -6,6 +6,7 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd, outputln};
 use shared_abi::Gva;
 
 use super::target::Guest;
+use crate::debug::mode::{self, Mode};
 use crate::error::Result;
 use crate::explain::{MemoryMap, Walk, When};
 use crate::observe::Observer;
@@ -15,6 +16,7 @@ monitor exits       how often the guest has exited, by kind
 monitor map         what lies where in guest memory, with which rights
 monitor walk ADDR   how the page tables translate an address, or a function's
 monitor explain     why the guest stands, and where
+monitor mode        which mode the CPU is in, and what its segments are
 monitor abilities   what this host's KVM can do for a debugger";
 
 impl MonitorCmd for Guest<'_> {
@@ -32,6 +34,7 @@ impl MonitorCmd for Guest<'_> {
                 None => format!("`{word}` is neither an address nor a function"),
             },
             ["explain"] => self.explain()?,
+            ["mode"] => self.mode()?,
             ["abilities"] => self.abilities()?.to_string(),
             [] | ["help"] => HELP.to_owned(),
             _ => format!("`monitor {command}` is unknown\n{HELP}"),
@@ -75,6 +78,16 @@ impl Guest<'_> {
     /// The address that a word means: a number, or the name of a function.
     fn address(&self, word: &str) -> Option<Gva> {
         parse(word).or_else(|| self.symbols().address_of(word))
+    }
+
+    /// gdb shows RIP and segment registers as numbers; which place they mean depends on the mode.
+    fn mode(&self) -> Result<String> {
+        let state = self.session.vm().cpu_state()?;
+        let mut text = format!("{}, at {}\n", Mode::of(&state), mode::place(&state));
+        mode::segments(&state.special).iter().for_each(|line| {
+            let _ = writeln!(text, "{line}");
+        });
+        Ok(text)
     }
 
     fn explain(&self) -> Result<String> {

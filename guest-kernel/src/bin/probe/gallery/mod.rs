@@ -11,6 +11,7 @@ mod memory;
 mod numbers;
 mod panics;
 mod tables;
+mod user;
 
 /// A way to die.
 pub(crate) struct Death {
@@ -35,4 +36,5 @@ pub(crate) const ROOMS: &[&[Death]] = &[
     tables::DEATHS,
     panics::DEATHS,
     devices::DEATHS,
+    user::DEATHS,
 ];
