@@ -204,7 +204,7 @@ fn misuse_msrs() {
         let register = 0x800 + (next() % 0x50) as u32;
         // Small numbers have the better chance to be taken.
         let value = next() >> (next() % 64);
-        if next() % 4 == 0 {
+        if next().is_multiple_of(4) {
             let _ = msr::read(register);
         } else {
             // SAFETY: None: this is the crime. The registers are those of the interrupt controller.
