@@ -43,6 +43,7 @@ mod page_tables;
 mod report;
 mod report_page;
 mod second_kvm;
+mod snapshots;
 mod stopping;
 mod streams;
 mod timeline;

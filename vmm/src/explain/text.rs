@@ -267,6 +267,9 @@ impl ResultAnswer {
     fn write(&self, page: &mut Page) {
         page.heading("The result");
         page.fact("end", &self.end);
+        if let Some(vcpu) = self.vcpu {
+            page.fact("on", format!("{vcpu}; what is told of the last exit is told of it"));
+        }
         if let Some(exit) = &self.last_exit {
             write_exit(page, "last exit", exit, self.by.as_deref());
         }
