@@ -65,6 +65,7 @@ use crate::exceptions::Frame;
 /// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
 fn dispatch(frame: &mut Frame) {
+    enter::forget_flags();
     if doors::is_interrupt(frame.vector) {
         crate::interrupts::dispatch(frame);
     }
