@@ -32,13 +32,13 @@ impl fmt::Display for Wait {
 /// How a process has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It called [`Exit`](abi::SystemCall::Exit) with this code.
+    /// It called [`Exit`](user_library::abi::SystemCall::Exit) with this code.
     Exited(u64),
     /// It did what it cannot do, with these registers.
     Died(Box<ExceptionFrame>),
     /// It waits for what only others could give that wait themselves.
     Stuck(Wait),
-    /// It has used up [the time it had](Process::with_time_limit).
+    /// It has used up [the time it had](super::Process::with_time_limit).
     OutOfTime,
 }
 

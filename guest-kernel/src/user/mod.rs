@@ -1,20 +1,20 @@
 //! User mode: programs in ring 3, each in memory of its own.
 //!
-//! | module | what it is |
+//! | file | what it is |
 //! |---|---|
-//! | [`enter`] | into ring 3 and back: the two crossings |
-//! | [`doors`] | what arrives when a program calls, on every KVM |
-//! | [`setup`] | what the CPU must be told before |
-//! | [`memory`] | what lies where in a process |
-//! | [`slice`](mod@slice) | memory as a program names it |
-//! | [`elf`] | a program's file |
-//! | [`program`](mod@program) | how it gets into memory |
-//! | [`process`] | registers, memory, handles: all there is of one |
-//! | [`turn`] | a process runs, the kernel answers |
-//! | [`end`] | what it waits for, and how it ends |
-//! | [`calls`] | the answer to every system call |
-//! | [`pipe`](mod@pipe) | bytes from one process to another |
-//! | [`scheduler`] | whose turn it is |
+//! | `enter.rs` | into ring 3 and back: the two crossings |
+//! | `doors.rs` | what arrives when a program calls, on every KVM |
+//! | `setup.rs` | what the CPU must be told before |
+//! | `memory.rs` | what lies where in a process |
+//! | `slice.rs` | memory as a program names it |
+//! | `elf.rs` | a program's file |
+//! | `program.rs` | how it gets into memory |
+//! | `process.rs` | registers, memory, handles: all there is of one |
+//! | `turn.rs` | a process runs, the kernel answers |
+//! | `end.rs` | what it waits for, and how it ends |
+//! | `calls.rs` | the answer to every system call |
+//! | `pipe.rs` | bytes from one process to another |
+//! | `scheduler.rs` | whose turn it is |
 //! | [`chance`] | programs made by chance, for tests |
 //!
 //! The programs are in `user-library/src/bin`, on a small library that knows the calls.
