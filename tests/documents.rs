@@ -8,7 +8,7 @@ use crate::harness::markdown::{Typed, blocks, code_spans, module_docs, section, 
 use crate::harness::tree::{files, read, rust_files};
 use crate::harness::{Seen, vmm, vmm_run};
 
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
+const DOCUMENTS: [&str; 4] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/modes.md"];
 
 /// Everything that a document has in backticks, and every command of its consoles.
 fn code_of(document: &str) -> Vec<String> {

@@ -229,6 +229,21 @@ hypercalls! {
             /// RDI: the first argument of a function.
             argument: u64,
         } = 30,
+
+        /// Has the whole machine kept as it is now, so that it can go on from here again: answers 0 when it is kept, and to
+        /// each that goes on from there later its number, from 1: the machine itself, put back, or a new one.
+        /// [`HypercallError::NotGranted`] when the user keeps no snapshots, [`HypercallError::NotPermitted`] while
+        /// files or channels are open, or inner guests possible, which cannot be kept.
+        ///
+        /// What the guest finds then: `MonotonicTime`, `WallTime` and the time-stamp counter have gone on and never go back,
+        /// `RandomBytes` differ each time; [`Identity`](Self::Identity) is another. But all that lies in memory is as it was,
+        /// the seed of a generator of random numbers too.
+        Snapshot = 31,
+
+        /// Answers a random number that no other machine has. It stays the same until the machine goes on from a snapshot,
+        /// and is another one then: by this a guest that did not ask for snapshots finds that it must not trust what it took
+        /// to be known to it alone.
+        Identity = 32,
     }
 }
 

@@ -28,6 +28,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 use std::{io, iter};
 
+use serde::{Deserialize, Serialize};
 use shared_abi::HypercallError;
 
 use crate::boot::cpu_mode::{CpuMode, LongMode};
@@ -71,7 +72,7 @@ struct Member {
 }
 
 /// What a vCPU is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It has executed nothing.
     Unstarted,
@@ -126,6 +127,13 @@ impl Crew {
     /// Whether the vCPU `id` is asked to start.
     pub(crate) fn is_asked(&self, id: VcpuId) -> bool {
         self.lock().member(id).request != Request::None
+    }
+
+    /// Lets the vCPU `id` be about something else, while all stand; where KVM keeps that, KVM has been told.
+    pub(crate) fn set_life(&self, id: VcpuId, life: Life) {
+        if !self.is_kvms {
+            self.lock().member(id).life = life;
+        }
     }
 
     /// How often the vCPU `id` has left the guest, as of the end of the last piece.

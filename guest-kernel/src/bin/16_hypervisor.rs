@@ -1,4 +1,4 @@
-//! Runs a guest inside this guest: the kernel is a hypervisor itself, by AMD's SVM.
+//! Runs a guest inside this guest: the kernel is a hypervisor itself, by AMD's SVM or Intel's VMX.
 //!
 //! # What you will see
 //!
@@ -21,7 +21,7 @@
 //! The loop below is the VMM's (`vmm/src/run_loop.rs`), one level down: enter, look why the guest came out, answer, again.
 //! Guest: `guest-kernel/src/cpu/svm/vmcb.rs` draws the page of memory that is a virtual CPU, field by field;
 //! `guest-kernel/src/cpu/svm/run.rs` has the instruction `vmrun` and what stands around it, and
-//! `guest-kernel/src/cpu/svm/inner.rs` the guest in the guest. Host: it sees nothing of all this but the lines that are
+//! `guest-kernel/src/cpu/inner.rs` the guest in the guest. `guest-kernel/src/cpu/vmx/mod.rs` does it Intel's way. Host: it sees nothing of all this but the lines that are
 //! printed. Each `vmrun` here is an exit to KVM, which runs the inner guest in its place.
 //!
 //! # Exercises
@@ -33,7 +33,8 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use guest_kernel::cpu::svm::{self, Exit, Hypervisor};
+use guest_kernel::cpu::inner::Exit;
+use guest_kernel::cpu::{svm, vmx};
 use guest_kernel::{entry, print, println};
 use shared_abi::ports;
 
@@ -41,32 +42,49 @@ entry!(main);
 
 fn main() {
     print!("does the CPU offer this kernel SVM? ");
-    if let Err(why) = svm::offered() {
-        println!("no: {why}");
-        return;
-    }
-    println!("yes");
-    match Hypervisor::start() {
-        Ok(mut hypervisor) => run(&mut hypervisor),
-        Err(why) => println!("and yet it does not start: {why}"),
+    match svm::offered() {
+        Ok(()) => match svm::Hypervisor::start() {
+            Ok(mut hypervisor) => {
+                println!("yes");
+                run(|| hypervisor.enter_guest());
+                println!("VMMCALL, with {} in RAX", hypervisor.rax());
+            }
+            Err(why) => println!("yes, and yet it does not start: {why}"),
+        },
+        Err(why) => {
+            println!("no: {why}");
+            by_vmx();
+        }
     }
 }
 
-fn run(inner: &mut Hypervisor) {
+/// The same by Intel's means; not seen working yet.
+fn by_vmx() {
+    print!("does it offer VMX? ");
+    match vmx::offered().and_then(|()| vmx::Hypervisor::start()) {
+        Ok(mut hypervisor) => {
+            println!("yes");
+            run(|| hypervisor.enter_guest());
+            println!("VMCALL, with {} in RAX", hypervisor.rax());
+        }
+        Err(why) => println!("no: {why}"),
+    }
+}
+
+/// Runs the inner guest until it calls, or does what this hypervisor has no answer to.
+fn run(mut enter_guest: impl FnMut() -> Exit) {
     let mut outs = 0;
     print!("inner> ");
     loop {
-        match inner.enter_guest() {
+        match enter_guest() {
             Exit::PioOut { port: ports::DEBUG_CONSOLE, value } => {
                 outs += 1;
                 print!("{}", char::from(value as u8));
             }
-            Exit::Vmmcall => break,
+            Exit::Call => break print!("it left {outs} times by an OUT, and then by "),
             other => {
-                println!("\nit left by {other:x?}, which this hypervisor has no answer to");
-                return;
+                break print!("\nit left by {other:x?}, which this hypervisor has no answer to, not by ");
             }
         }
     }
-    println!("it left {outs} times by an OUT, and then by VMMCALL, with {} in RAX", inner.rax());
 }

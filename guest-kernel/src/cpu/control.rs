@@ -41,6 +41,22 @@ macro_rules! control_register {
                 );
             }
         }
+
+        #[doc = concat!("What ", $name, " holds; on the host it is not ours to read.")]
+        #[cfg(not(target_os = "none"))]
+        #[must_use]
+        pub fn $get() -> u64 {
+            panic!("{}", super::NOT_IN_A_MACHINE);
+        }
+
+        #[doc = concat!("Sets bits of ", $name, "; on the host it is not ours to write.")]
+        ///
+        /// # Safety
+        /// None is needed: it panics.
+        #[cfg(not(target_os = "none"))]
+        pub unsafe fn $set(_bits: u64) {
+            panic!("{}", super::NOT_IN_A_MACHINE);
+        }
     };
 }
 

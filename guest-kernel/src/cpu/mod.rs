@@ -11,6 +11,7 @@ pub mod gdt;
 pub mod halt;
 pub mod id;
 pub mod idt;
+pub mod inner;
 pub mod ioapic;
 pub mod msr;
 pub(crate) mod needs;
@@ -18,9 +19,11 @@ pub mod port;
 pub mod provoke;
 pub mod scan;
 pub mod svm;
+pub mod tables;
 pub mod tsc;
 pub mod tss;
 pub mod vectors;
+pub mod vmx;
 
 pub use id::{CpuId, MAX_CPUS, id};
 

@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::process::{End, Process, Turn, Wait};
+use super::end::{End, Wait};
+use super::process::Process;
+use super::turn::Turn;
 use crate::time::timer::{self, AlarmId};
 use crate::time::{self, Instant, clock};
 

@@ -184,7 +184,10 @@ pub const MODES: &[Mode] = &[
         name: "VMX in the guest",
         since: "Pentium 4, 2005",
         address_bits: "48, of a guest's guest",
-        trial: Trial::Feature,
+        trial: Trial::Program {
+            name: "16_hypervisor",
+            proof: "it left 34 times by an OUT, and then by VMCALL, with 42 in RAX",
+        },
         feature: Some("VMX in the guest"),
         seen_on: &[],
     },

@@ -12,18 +12,17 @@
 //! | enter | KVM_RUN | `vmrun` ([`run`]) |
 //! | why did it leave? | `kvm_run` | `EXITCODE`, `EXITINFO1`, `EXITINFO2` in the VMCB ([`Exit`]) |
 //!
-//! AMD64 Architecture Programmer's Manual vol. 2, chapter 15 and appendix B.
+//! AMD64 Architecture Programmer's Manual vol. 2, chapter 15 and appendix B. Intel's VMX does the same by other
+//! means: [`vmx`](super::vmx).
 
-mod inner;
 pub mod run;
 pub mod vmcb;
 
-use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use run::Registers;
 use vmcb::{Intercepts, Vmcb};
 
+use super::inner::{self, Exit, Maker, Pages, Registers};
 use super::{cpuid, cr3, msr};
 
 /// CPUID 80000001h:ECX bit 2: the CPU has SVM.
@@ -36,23 +35,6 @@ const VM_CR: u32 = 0xC001_0114;
 const SVMDIS: u64 = 1 << 4;
 /// VM_HSAVE_PA: where `vmrun` keeps the hypervisor's state (15.30.4).
 const VM_HSAVE_PA: u32 = 0xC001_0117;
-
-/// A page of memory, or several, that the CPU is told of by its physical address. The kernel is mapped to itself.
-#[repr(C, align(4096))]
-struct Pages<const COUNT: usize>(UnsafeCell<[[u8; 4096]; COUNT]>);
-
-// SAFETY: The pages are reached through their address alone, by the one `Hypervisor` there is and by the CPU.
-unsafe impl<const COUNT: usize> Sync for Pages<COUNT> {}
-
-impl<const COUNT: usize> Pages<COUNT> {
-    const fn filled(byte: u8) -> Self {
-        Self(UnsafeCell::new([[byte; 4096]; COUNT]))
-    }
-
-    fn gpa(&'static self) -> u64 {
-        self.0.get() as u64
-    }
-}
 
 static VMCB: Pages<1> = Pages::filled(0);
 static HOST_SAVE: Pages<1> = Pages::filled(0);
@@ -70,34 +52,13 @@ pub struct Hypervisor {
     registers: Registers,
 }
 
-/// Why the inner guest has left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// It wrote to a port.
-    PioOut {
-        /// The port.
-        port: u16,
-        /// What it wrote; of the size that it had.
-        value: u32,
-    },
-    /// It called its hypervisor.
-    Vmmcall,
-    /// It halted.
-    Halt,
-    /// Anything else, as the CPU tells it.
-    Other {
-        /// EXITCODE.
-        code: u64,
-        /// EXITINFO1.
-        info: u64,
-    },
-}
-
 /// EXITCODEs (appendix C).
 mod exit_code {
     pub(super) const HLT: u64 = 0x78;
     pub(super) const IOIO: u64 = 0x7B;
     pub(super) const VMMCALL: u64 = 0x81;
+    /// The CPU found the VMCB wrong, and ran nothing.
+    pub(super) const INVALID: u64 = u64::MAX;
 }
 
 /// Whether the CPU offers this kernel SVM; if not, why.
@@ -144,7 +105,7 @@ impl Hypervisor {
         vmcb.control.intercepts_svm = Intercepts::VMRUN | Intercepts::VMMCALL;
         vmcb.control.port_map_gpa = PORT_MAP.gpa();
         vmcb.control.asid = 1;
-        vmcb.save.enter_64_bit_mode(inner::entry(), INNER_STACK.gpa() + 4096);
+        vmcb.save.enter_64_bit_mode(inner::entry(Maker::Amd), INNER_STACK.gpa() + 4096);
         vmcb.save.efer = msr::read(EFER);
         vmcb.save.cr3 = cr3::read().0;
         vmcb
@@ -167,7 +128,8 @@ impl Hypervisor {
                 self.set_rip(control.exit_info_2);
                 Exit::PioOut { port: (info >> 16) as u16, value: value as u32 }
             }
-            exit_code::VMMCALL => Exit::Vmmcall,
+            exit_code::VMMCALL => Exit::Call,
+            exit_code::INVALID => Exit::Refused(code),
             exit_code::HLT => Exit::Halt,
             code => Exit::Other { code, info },
         }

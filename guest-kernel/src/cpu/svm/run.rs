@@ -4,25 +4,7 @@
 //! registers are the same on both sides; so they are exchanged here, right before and right behind. FS, GS, TR and the MSRs
 //! of system calls are left as they are: our inner guest does not use them, and `vmload` and `vmsave` are for those that do.
 
-/// General registers, in the order in which [`enter`] knows them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Registers {
-    /// RBX.
-    pub rbx: u64,
-    /// RCX.
-    pub rcx: u64,
-    /// RDX.
-    pub rdx: u64,
-    /// RSI.
-    pub rsi: u64,
-    /// RDI.
-    pub rdi: u64,
-    /// RBP.
-    pub rbp: u64,
-    /// R8 to R15.
-    pub r8_to_r15: [u64; 8],
-}
+use crate::cpu::inner::Registers;
 
 /// Enters the guest of the VMCB at `vmcb_gpa`, and comes back when it leaves.
 ///

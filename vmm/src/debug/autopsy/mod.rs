@@ -19,8 +19,6 @@ mod delivery;
 mod descriptor;
 mod first;
 mod older;
-#[cfg(test)]
-mod older_tests;
 mod system;
 #[cfg(test)]
 mod tests;

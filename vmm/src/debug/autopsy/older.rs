@@ -11,6 +11,9 @@
 //!
 //! Task gates are told and not followed.
 
+#[cfg(test)]
+mod tests;
+
 use iced_x86::{Code, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 use kvm_bindings::kvm_segment;
 use shared_abi::Gva;

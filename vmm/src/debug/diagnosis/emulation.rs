@@ -8,7 +8,9 @@ use crate::doctor::Flavour;
 pub(super) fn diagnose(evidence: &Evidence<'_>, bytes: &[u8]) -> Diagnosis {
     let state = evidence.state;
     let mut diagnosis = Diagnosis { died: true, ..evidence.plain(state) };
-    diagnosis.instruction = Instruction::decode(state.rip(), bytes, state)
+    let given = Instruction::decode(state.rip(), bytes, state);
+    diagnosis.instruction = given
+        .map(|instruction| Instruction { gva: linear_rip(state), ..instruction })
         .or_else(|| Instruction::at_rip(state, &evidence.space()));
     let subject = match &diagnosis.instruction {
         Some(instruction) => format!("`{}`", instruction.text),

@@ -4,9 +4,9 @@ use kvm_bindings::kvm_segment;
 use proptest::prelude::*;
 use shared_abi::{Gpa, Gva};
 
-use super::{Chain, End, Finding, Scene, examine};
 use crate::config::Backing;
 use crate::debug::CpuState;
+use crate::debug::autopsy::{Chain, End, Finding, Scene, examine};
 use crate::memory::GuestMemory;
 
 const IDT: u64 = 0x5000;
