@@ -19,9 +19,8 @@
 //! kicks the thread, which looks whether its CPU still waits.
 //!
 //! Whatever else ends the loop of one vCPU ends it for all. The first end counts, and its vCPU is the one that is named; if
-//! it was asked for from outside, the lowest that runs.
-//! The others are recalled ([`StopHandle`](crate::stop)): they come out of KVM_RUN and stand where they are, so that all
-//! can be looked at, and can go on should there be another piece.
+//! it was asked for from outside, the lowest that runs. The others are recalled ([`StopHandle`](crate::stop)): they come
+//! out of KVM_RUN and stand where they are, so that all can be looked at, and can go on should there be another piece.
 //!
 //! With one vCPU there is no crew, no thread and no lock.
 
