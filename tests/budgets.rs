@@ -12,7 +12,7 @@ use vmm::observe::{ExitCounts, Observer};
 use vmm::vcpu::Place;
 use vmm::{Console, KernelSource, Vm, VmConfig};
 
-use crate::harness::{guest, optimised_guest};
+use crate::harness::{boot, guest, optimised_guest};
 use crate::lessons::LESSONS;
 
 /// Instructions from `_start` to the first output.
@@ -42,6 +42,17 @@ fn an_optimised_hello_takes_less_than_100_kib() {
     let (largest, largest_name) = sizes.iter().max().expect("there are lessons");
     println!("{name} takes {hello} bytes, the largest lesson {largest_name} {largest}");
     assert!(hello <= IMAGE, "{name}: {hello}");
+}
+
+/// A loop over its sixteen million frames would take a minute where a KVM interprets the kernel.
+#[test]
+fn the_frames_of_64_gib_are_there_without_being_looked_at() {
+    let console = boot("04_memory_map").memory("64G").run().succeeded();
+    let free = console.lines().last().and_then(|line| line.split(' ').rev().nth(2)?.parse::<u64>().ok());
+    let frames = free.unwrap_or_else(|| panic!("the last line tells how many are free:\n{console}"));
+    let all = (64 << 30) / shared_abi::addr::PAGE_SIZE;
+    // Without the first MiB, the image, and the page tables.
+    assert!((all - 2048..all - 256).contains(&frames), "{frames} of {all}");
 }
 
 /// Bytes of an ELF file, those of its debug information aside.

@@ -10,7 +10,7 @@ use shared_abi::interrupts::{BUTTON, TICK};
 use vmm::devices::ioapic::Message;
 use vmm::{Captured, Console, Interrupts, Log, StopReason, Vm};
 
-use crate::harness::{Boot, boot, guest, vmm_binary, vmm_run};
+use crate::harness::{Boot, Finished, boot, guest, vmm_binary, vmm_run};
 
 /// The accomplice, about to do `deed`.
 fn accomplice(deed: &str) -> Boot {
@@ -55,11 +55,16 @@ fn a_guest_that_needs_controllers_and_has_none_says_so() {
 }
 
 #[test]
-fn a_guest_that_waits_for_nothing_is_stopped_by_its_time_limit() {
-    let limit = Duration::from_millis(300);
-    for deed in ["wait", "halt"] {
+fn a_guest_that_waits_for_nothing_is_stopped_by_its_time_limit_and_says_how_it_waited() {
+    let limit = Duration::from_millis(500);
+    for (deed, fact) in [
+        ("wait", "it has halted, and waits for an interrupt"),
+        ("halt", "it has halted with interrupts off: nothing could wake it"),
+    ] {
         let finished = accomplice(deed).with(|config| config.timeout = Some(limit)).run();
         finished.stopped_by(&StopReason::TimedOut { limit });
+        let diagnosis = finished.vm.diagnose(&finished.report).to_string();
+        assert!(diagnosis.contains(fact), "{diagnosis}");
     }
 }
 
@@ -216,13 +221,18 @@ fn nobody_presses_where_there_is_no_line() {
     assert!(vm.irq_line(24).expect_err("there are 24").to_string().contains("lines count from 0 to 23"));
 }
 
+/// Each ends, in whatever way: by itself, dead, or at its time limit; and the host can do its work to that end.
 #[test]
-fn whatever_a_guest_writes_to_the_controllers_is_its_own_affair() {
-    for seed in 1..=12 {
-        let limit = Duration::from_secs(2);
-        let guest = accomplice(&format!("misuse {seed}")).with(|config| config.timeout = Some(limit));
-        let finished = guest.run();
-        println!("{seed}: {} {:?}", finished.report, finished.report.exits);
+fn whatever_a_guest_does_to_its_controllers_is_its_own_affair() {
+    let limit = Duration::from_secs(2);
+    for deed in ["misuse", "misuse-msrs"] {
+        for seed in 0..8 {
+            let guest = accomplice(&format!("{deed} {seed}")).with(|config| config.timeout = Some(limit));
+            let Finished { report, console, .. } = guest.run();
+            println!("{deed} {seed}: {report} {:?}", report.exits);
+            let did_it_all = report.stop == StopReason::Exited { code: 0 };
+            assert_eq!(did_it_all, console.ends_with("still here\n"), "{report}\n{console}");
+        }
     }
 }
 
@@ -242,17 +252,17 @@ fn a_task_that_waits_for_input_is_woken_when_something_is_typed() {
     let mut seen = BufReader::new(vmm.stdout.take().expect("piped")).lines();
     let mut line = || seen.next().expect("one more").expect("it prints");
     assert_eq!(line(), "ready");
-    let mut ticks = 0;
+    let mut ticks = None;
     for word in ["one", "two"] {
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(500));
         typist.write_all(word.as_bytes()).expect("it listens");
         let line = line();
         let number = line
             .strip_prefix(&format!("typed: {word:?}, after "))
             .and_then(|rest| rest.strip_suffix(" ticks"));
         let now: u64 = number.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{line}"));
-        assert!(now > ticks, "the other task goes on meanwhile: {line}");
-        ticks = now;
+        assert!(Some(now) > ticks, "the other task goes on meanwhile: {line}");
+        ticks = Some(now);
     }
     drop(typist);
     assert!(line().starts_with("typed: \"\", after "), "the end is told, too");

@@ -9,6 +9,8 @@ use crate::harness::{Seen, guest, optimised_guest, vmm_binary};
 
 include!(concat!(env!("OUT_DIR"), "/lessons.rs"));
 
+const README: &str = include_str!("../README.md");
+
 /// Far more than a lesson takes, also in QEMU.
 const TIME_LIMIT: &str = "120s";
 
@@ -102,7 +104,9 @@ fn every_lesson_says_where_to_look_on_both_sides_and_what_to_try() {
 }
 
 #[test]
-fn no_two_lessons_have_the_same_number() {
-    let numbers: Vec<_> = LESSONS.iter().map(|(name, _)| name.split('_').next()).collect();
-    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+fn lessons_are_numbered_without_a_gap_and_the_readme_has_all() {
+    for (number, (name, _)) in (1..).zip(LESSONS) {
+        assert!(name.starts_with(&format!("{number:02}_")), "{name} is lesson {number}");
+        assert!(README.contains(&format!("| `cargo xtask run {name}")), "README.md does not list {name}");
+    }
 }

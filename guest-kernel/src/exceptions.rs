@@ -15,6 +15,8 @@
 //! provoke::invalid_opcode();
 //! ```
 //!
+//! Exceptions of programs in ring 3 do not come here: they end the program, and the kernel goes on ([`user`](crate::user)).
+//!
 //! Handlers run on the stack that was interrupted, with interrupts off; the double fault has a stack of its own. A
 //! handler that faults is interrupted in turn.
 //!

@@ -110,7 +110,13 @@ pub fn console_try_read(buffer: &mut [u8]) -> Result<usize, HypercallError> {
 
 fn read_console(buffer: &mut [u8], wait: bool) -> Result<usize, HypercallError> {
     let (buffer_gva, buffer_size) = (gva_of_mut(buffer), buffer.len() as u64);
-    call(Hypercall::ConsoleRead { buffer_gva, buffer_size, wait }).map(|count| count as usize)
+    loop {
+        match call(Hypercall::ConsoleRead { buffer_gva, buffer_size, wait }) {
+            // The machine stood still for a while.
+            Err(HypercallError::WouldBlock) if wait => {}
+            answer => return answer.map(|count| count as usize),
+        }
+    }
 }
 
 /// How many exits this vCPU has had, the one of asking included.

@@ -24,6 +24,7 @@
 //! | [`power`] | how a guest ends |
 //! | [`cpu`] | one hardware thing a file; the assembly |
 //! | [`smp`] | more CPUs: starting them, giving them work |
+//! | [`snapshot`] | the machine kept as it is |
 //! | [`sync`] | what one CPU has at a time, and where several meet |
 //! | [`user`] | programs in ring 3: processes, system calls, pipes |
 //! | [`testing`] | `#[guest_test]`: a test in a machine of its own |
@@ -75,6 +76,7 @@ mod panic;
 pub mod power;
 pub mod prelude;
 pub mod smp;
+pub mod snapshot;
 pub mod sync;
 pub mod task;
 pub mod testing;

@@ -13,13 +13,13 @@ shared_enum! {
         BadAddress = 3,
         /// More than a call transfers.
         TooLarge = 4,
-        /// The user granted no directory, or not for writing: `--dir PATH:rw`.
+        /// The user granted no directory, or not for writing: `--dir PATH:rw`; or keeps no snapshots: `--snapshot-to FILE`.
         NotGranted = 5,
         /// No such file, or no such CPU.
         NotFound = 6,
         /// There is a file of that name, or the CPU runs.
         AlreadyExists = 7,
-        /// The path leads out of the granted directory, or the host does not permit it.
+        /// The path leads out of the granted directory, or the host does not permit it; or the machine cannot be kept now.
         NotPermitted = 8,
         /// A directory where a file is wanted.
         IsADirectory = 9,

@@ -12,6 +12,9 @@
 //! Port and MMIO are always there; the others are opened by [`Hypercall::OpenChannel`]. Coalesced writes and rings are
 //! shown at the next exit at the latest, so no text is lost when a guest stops.
 //!
+//! A channel is one CPU's, or is used behind a lock. The coalesced ones are shown at the next exit of the CPU that has
+//! opened them, whoever writes; a ring has one writer. [`Hypercall::ConsoleWrite`] is everybody's at any time.
+//!
 //! Host side: `vmm/src/channels/mod.rs`. Guest side: `guest-kernel/src/channel.rs`.
 //!
 //! [`ports::DEBUG_CONSOLE`]: crate::ports::DEBUG_CONSOLE
@@ -20,6 +23,7 @@
 //! [`layout::CONSOLE_MMIO`]: crate::layout::CONSOLE_MMIO
 //! [`layout::CONSOLE_COALESCED_MMIO`]: crate::layout::CONSOLE_COALESCED_MMIO
 //! [`Hypercall::OpenChannel`]: crate::Hypercall::OpenChannel
+//! [`Hypercall::ConsoleWrite`]: crate::Hypercall::ConsoleWrite
 
 use crate::define::{shared_enum, shared_struct};
 

@@ -215,8 +215,8 @@ hypercalls! {
             text_size: u64,
         } = 29,
 
-        /// Starts a CPU that does not run: one that was never started, or that has halted where nothing wakes it. It starts
-        /// in 64-bit mode with the page tables of the caller, interrupts off and no descriptor tables, as the first CPU
+        /// Starts a CPU that does not run: one that was never started or, in a machine without interrupt controllers, has
+        /// halted. It starts in 64-bit mode with the page tables of the caller, interrupts off and no descriptor tables, as the first CPU
         /// did. [`HypercallError::NotFound`] when the machine has no such CPU, [`HypercallError::AlreadyExists`] when it
         /// runs, [`HypercallError::BadArgument`] when it cannot start so.
         StartCpu {
@@ -229,6 +229,21 @@ hypercalls! {
             /// RDI: the first argument of a function.
             argument: u64,
         } = 30,
+
+        /// Has the whole machine kept as it is now, so that it can go on from here again: answers 0 when it is kept, and to
+        /// each that goes on from there later its number, from 1: the machine itself, put back, or a new one.
+        /// [`HypercallError::NotGranted`] when the user keeps no snapshots, [`HypercallError::NotPermitted`] while
+        /// files or channels are open, or inner guests possible, which cannot be kept.
+        ///
+        /// What the guest finds then: `MonotonicTime`, `WallTime` and the time-stamp counter have gone on and never go back,
+        /// `RandomBytes` differ each time; [`Identity`](Self::Identity) is another. But all that lies in memory is as it was,
+        /// the seed of a generator of random numbers too.
+        Snapshot = 31,
+
+        /// Answers a random number that no other machine has. It stays the same until the machine goes on from a snapshot,
+        /// and is another one then: by this a guest that did not ask for snapshots finds that it must not trust what it took
+        /// to be known to it alone.
+        Identity = 32,
     }
 }
 

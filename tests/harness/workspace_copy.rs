@@ -11,20 +11,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use xtask::workspace;
 
-/// What makes up the workspace; the rest of the folder (`target`, `.git`) is not copied.
-const PARTS: [&str; 11] = [
-    "Cargo.toml",
-    "Cargo.lock",
-    "rust-toolchain.toml",
-    ".cargo",
-    "shared-abi",
-    "vmm",
-    "guest-kernel",
-    "xtask",
-    "second-kvm",
-    "fuzz",
-    "tests",
-];
+/// What of the workspace's folder is not copied: what was built, and what no build reads.
+fn is_left_out(name: &str) -> bool {
+    name == "target" || name == "docs" || (name.starts_with('.') && name != ".cargo")
+}
 
 /// A fresh copy of the workspace, for one test alone.
 pub(crate) struct WorkspaceCopy {
@@ -39,8 +29,11 @@ impl WorkspaceCopy {
         let mut name = DefaultHasher::new();
         workspace::root().hash(&mut name);
         let root = std::env::temp_dir().join(format!("duet-workspace-copy-{:x}", name.finish()));
-        for part in PARTS {
-            copy(&workspace::root().join(part), &root.join(part));
+        for part in fs::read_dir(workspace::root()).expect("the workspace can be read").flatten() {
+            let name = part.file_name();
+            if !is_left_out(&name.to_string_lossy()) {
+                copy(&part.path(), &root.join(name));
+            }
         }
         Self { root, _alone: alone }
     }

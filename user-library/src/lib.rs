@@ -25,6 +25,7 @@ pub mod abi;
 pub mod calls;
 pub mod console;
 pub mod crimes;
+pub mod work;
 
 /// Names the function that a program starts with: `entry!(main);`. When it returns, the process ends with exit code 0.
 #[macro_export]

@@ -35,6 +35,11 @@ impl Arrivals {
         Self { watch: None, input, line }
     }
 
+    /// Whether somebody has ever wanted to be told.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.watch.is_some()
+    }
+
     /// Presses the line once, when there is input.
     ///
     /// # Errors

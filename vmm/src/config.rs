@@ -51,8 +51,21 @@ pub struct VmConfig {
     pub input: Input,
     /// Where the guest's log records go.
     pub log: Log,
+    /// What becomes of a guest's wish to be kept.
+    pub snapshots: SnapshotCalls,
     /// How long the guest may run; `None` means for ever.
     pub timeout: Option<Duration>,
+}
+
+/// What becomes of a guest's wish to be kept ([`shared_abi::Hypercall::Snapshot`]).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SnapshotCalls {
+    /// It is refused.
+    #[default]
+    Refused,
+    /// The run ends with [`StopReason::SnapshotAsked`](crate::StopReason::SnapshotAsked); whoever runs the machine takes a
+    /// snapshot, or does not, and runs it on.
+    EndTheRun,
 }
 
 impl VmConfig {
@@ -75,6 +88,7 @@ impl VmConfig {
             console: Console::discard(),
             input: Input::bytes([]),
             log: Log::discard(),
+            snapshots: SnapshotCalls::default(),
             timeout: None,
         }
     }
@@ -83,12 +97,12 @@ impl VmConfig {
 /// What of a configuration decides how a guest runs, whoever talks to it: enough to run it once more.
 #[derive(Clone, Debug)]
 pub(crate) struct Blueprint {
-    start: Start,
-    memory: MemorySize,
-    page_size: PageSize,
-    arguments: Vec<String>,
-    contract: Contract,
-    cpuid: CpuidUse,
+    pub(crate) start: Start,
+    pub(crate) memory: MemorySize,
+    pub(crate) page_size: PageSize,
+    pub(crate) arguments: Vec<String>,
+    pub(crate) contract: Contract,
+    pub(crate) cpuid: CpuidUse,
 }
 
 impl VmConfig {

@@ -62,7 +62,7 @@ enum Pace {
 }
 
 /// Bytes that may wait for the end of their line.
-const MAX_WAITING: usize = 4096;
+pub(crate) const MAX_WAITING: usize = 4096;
 
 impl Console {
     /// The process's own stdout.
@@ -165,6 +165,17 @@ impl Console {
             return self.flush();
         }
         Ok(())
+    }
+
+    /// What waits for the end of its line.
+    pub(crate) fn waiting(&self) -> &[u8] {
+        &self.waiting
+    }
+
+    /// Lets other text wait in its place.
+    pub(crate) fn set_waiting(&mut self, text: &[u8]) {
+        self.waiting.clear();
+        self.waiting.extend_from_slice(text);
     }
 
     /// Hands on what still waits for the end of its line.

@@ -6,7 +6,10 @@ use std::str::FromStr;
 use shared_abi::BootInfo;
 
 /// The number of a vCPU, from 0. It is also its APIC id, which the guest reads by CPUID.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
+)]
+#[serde(try_from = "u8")]
 pub struct VcpuId(u8);
 
 impl VcpuId {
@@ -29,6 +32,14 @@ impl VcpuId {
     #[must_use]
     pub const fn index(self) -> usize {
         self.0 as usize
+    }
+}
+
+impl TryFrom<u8> for VcpuId {
+    type Error = String;
+
+    fn try_from(number: u8) -> Result<Self, Self::Error> {
+        Self::new(number.into()).ok_or_else(|| format!("no machine has a vCPU {number}"))
     }
 }
 

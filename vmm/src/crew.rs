@@ -29,6 +29,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Scope};
 use std::{io, iter};
 
+use serde::{Deserialize, Serialize};
 use shared_abi::HypercallError;
 
 use crate::boot::cpu_mode::{CpuMode, LongMode};
@@ -63,6 +64,8 @@ struct State {
 struct Member {
     life: Life,
     request: Request,
+    /// Whether it waits for another to start.
+    is_asking: bool,
     /// How often it was started.
     starts: u64,
     /// The exits so far.
@@ -70,7 +73,7 @@ struct Member {
 }
 
 /// What a vCPU is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It has executed nothing.
     Unstarted,
@@ -106,6 +109,7 @@ impl Crew {
         let member = |id| Member {
             life: if id == VcpuId::FIRST || has_controllers { Life::Runs } else { Life::Unstarted },
             request: Request::None,
+            is_asking: false,
             starts: 0,
             exits: ExitCounts::default(),
         };
@@ -124,6 +128,13 @@ impl Crew {
     /// Whether the vCPU `id` is asked to start.
     pub(crate) fn is_asked(&self, id: VcpuId) -> bool {
         self.lock().member(id).request != Request::None
+    }
+
+    /// Lets the vCPU `id` be about something else, while all stand; where KVM keeps that, KVM has been told.
+    pub(crate) fn set_life(&self, id: VcpuId, life: Life) {
+        if !self.is_kvms {
+            self.lock().member(id).life = life;
+        }
     }
 
     /// How often the vCPU `id` has left the guest, as of the end of the last piece.
@@ -145,34 +156,49 @@ impl Crew {
         stop: &StopHandle,
     ) -> std::result::Result<(), HypercallError> {
         let mut state = self.lock();
+        // Whoever asks runs: those that wait for its answer have it, so no two wait for each other.
+        state.member(caller).answer(Err(HypercallError::AlreadyExists));
+        self.changed.notify_all();
         let count = state.members.len() as u64;
         let id = VcpuId::new(cpu).filter(|_| cpu < count).ok_or(HypercallError::NotFound)?;
         let member = state.member(id);
-        let surely_runs = member.life == Life::Runs && !self.is_kvms;
-        if surely_runs || id == caller || member.request != Request::None {
+        let surely_runs = member.life == Life::Runs && !self.is_kvms || member.is_asking || id == caller;
+        if surely_runs || member.request != Request::None {
             return Err(HypercallError::AlreadyExists);
         }
         member.request = Request::Wanted(mode);
         let starts = member.starts;
+        state.member(caller).is_asking = true;
         self.changed.notify_all();
         stop.kick_one(id);
-        // Its thread answers. It may run and halt, and be started once more, before this one looks.
+        let (mut state, answer) = self.await_answer(state, id, starts);
+        state.member(caller).is_asking = false;
+        answer
+    }
+
+    /// Waits for the answer of the vCPU `id`, which was started so many times before. It may run and halt, and be started
+    /// once more, before this one looks.
+    fn await_answer<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        id: VcpuId,
+        starts: u64,
+    ) -> (MutexGuard<'a, State>, std::result::Result<(), HypercallError>) {
         while state.member(id).starts == starts {
             let has_ended = state.end.is_some();
-            match &mut state.member(id).request {
-                Request::Refused(why) => {
-                    let why = *why;
-                    state.member(id).request = Request::None;
-                    return Err(why);
-                }
-                request @ Request::Wanted(_) if has_ended => {
-                    *request = Request::None;
-                    return Err(HypercallError::HostFailed);
-                }
-                _ => state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+            let member = state.member(id);
+            let answer = match member.request {
+                Request::Refused(why) => Some(why),
+                Request::Wanted(_) if has_ended => Some(HypercallError::HostFailed),
+                _ => None,
+            };
+            if let Some(why) = answer {
+                member.request = Request::None;
+                return (state, Err(why));
             }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(())
+        (state, Ok(()))
     }
 
     /// Runs all vCPUs until one of them comes to an end. Gives which, and its end.
@@ -258,6 +284,22 @@ impl State {
     }
 }
 
+impl Member {
+    /// Answers the request to start, if there is one.
+    fn answer(&mut self, started: std::result::Result<(), HypercallError>) {
+        if self.request == Request::None {
+            return;
+        }
+        match started {
+            Ok(()) => {
+                (self.life, self.request) = (Life::Runs, Request::None);
+                self.starts += 1;
+            }
+            Err(why) => self.request = Request::Refused(why),
+        }
+    }
+}
+
 /// A vCPU's place in the crew, for as long as a piece lasts.
 struct Post<'a, O> {
     id: VcpuId,
@@ -326,15 +368,7 @@ impl<O: Observer> Post<'_, O> {
     /// mistake.
     fn start(&self, vcpu: &mut Vcpu, mode: LongMode) {
         let started = self.try_start(vcpu, mode);
-        let mut state = self.crew.lock();
-        let member = state.member(self.id);
-        match started {
-            Ok(()) => {
-                (member.life, member.request) = (Life::Runs, Request::None);
-                member.starts += 1;
-            }
-            Err(why) => member.request = Request::Refused(why),
-        }
+        self.crew.lock().member(self.id).answer(started);
         self.crew.changed.notify_all();
     }
 

@@ -11,6 +11,8 @@ use crate::config::{MemorySize, PageSize};
 use crate::coverage::LineTableError;
 use crate::cpus::{VcpuCount, VcpuId};
 use crate::guest_tests::TestListError;
+use crate::snapshot::Uncapturable;
+use crate::snapshot::file::FileError;
 
 /// A result of host work.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -113,6 +115,15 @@ pub enum Error {
         /// Why.
         #[source]
         source: io::Error,
+    },
+
+    /// A vCPU is to be looked at that is not there.
+    #[error("this machine has {count} vCPUs, numbered from 0: none is number {number}")]
+    NoSuchVcpu {
+        /// The number.
+        number: u8,
+        /// How many there are.
+        count: VcpuCount,
     },
 
     /// A debugger follows one vCPU.
@@ -252,6 +263,38 @@ pub enum Error {
         /// The errno.
         #[source]
         source: io::Error,
+    },
+
+    /// A machine that cannot be kept as it is.
+    #[error("cannot take a snapshot: {0}")]
+    NoSnapshot(#[from] Uncapturable),
+
+    /// A snapshot cannot be written to a file, or read from one.
+    #[error("cannot use the snapshot {path}")]
+    SnapshotFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FileError,
+    },
+
+    /// A snapshot of another machine.
+    #[error(
+        "this snapshot is of another machine; one goes back only to a snapshot of its own or of the one that it comes \
+         from"
+    )]
+    ForeignSnapshot,
+
+    /// KVM does not take a register back.
+    #[error(
+        "this host's KVM does not take {value:#x} for the model-specific register {index:#x} of a snapshot"
+    )]
+    MsrRefused {
+        /// Its number.
+        index: u32,
+        /// What it should hold.
+        value: u64,
     },
 
     /// A signal handler or thread that stops guests cannot be set up.

@@ -33,7 +33,7 @@ use shared_abi::interrupts::PINS;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::devices::bus::MmioDevice;
-use crate::devices::ioapic::{Ioapic, Message, Messages};
+use crate::devices::ioapic::{Ioapic, IoapicState, Message, Messages};
 use crate::error::{Error, Result};
 use crate::memory::GuestMemory;
 use crate::next::Next;
@@ -93,6 +93,16 @@ impl SharedIoapic {
     /// The way of messages past the pins.
     pub(crate) fn messages(&self) -> MessageLine {
         MessageLine { carrier: Arc::downgrade(&self.carrier) }
+    }
+
+    /// What it holds.
+    pub(crate) fn state(&self) -> IoapicState {
+        self.locked().state().clone()
+    }
+
+    /// Lets it hold what another one held.
+    pub(crate) fn set_state(&self, state: &IoapicState) -> Result<()> {
+        self.locked().set_state(state)
     }
 
     fn locked(&self) -> MutexGuard<'_, Ioapic> {

@@ -12,8 +12,9 @@ use shared_abi::{Gpa, layout, ports};
 
 use crate::arrivals::Arrivals;
 use crate::channels::{Channels, Host};
+use crate::config::SnapshotCalls;
 use crate::console::Console;
-use crate::cpus::VcpuCount;
+use crate::cpus::{VcpuCount, VcpuId};
 use crate::crew::Crew;
 use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
@@ -26,6 +27,7 @@ use crate::log::{Log, LogRecord};
 use crate::memory::GuestMemory;
 use crate::memory_slots::MemorySlots;
 use crate::next::{Next, StopReason};
+use crate::snapshot::Surroundings;
 use crate::stop::{StopHandle, StopRequest};
 use crate::vcpu::Vcpu;
 
@@ -60,6 +62,11 @@ pub struct Machine {
     files: Mutex<Files>,
     panic_text: Mutex<PanicText>,
     journal: Mutex<Journal>,
+    snapshots: SnapshotCalls,
+    /// The vCPUs that have asked for a snapshot and got no number yet.
+    askers: Mutex<Vec<VcpuId>>,
+    /// A number that no other machine has; 0 until the guest asks.
+    identity: Mutex<u64>,
 }
 
 /// What a machine is made of, beside the devices that every machine has.
@@ -85,6 +92,8 @@ pub struct Parts {
     pub console: Console,
     /// Where console input comes from.
     pub input: Input,
+    /// What becomes of a guest's wish to be kept.
+    pub snapshots: SnapshotCalls,
     /// Where log records go.
     pub log: Log,
     /// The guest's files.
@@ -116,10 +125,7 @@ impl Machine {
         if let Some(ioapic) = &ioapic {
             mmio.attach(IO_APIC, interrupts::REGISTERS_SIZE, Box::new(ioapic.clone()));
         }
-        let arrivals = match ioapic.as_ref().and_then(|ioapic| ioapic.line(CONSOLE_INPUT)) {
-            Some(line) => parts.input.awaited()?.map(|input| Mutex::new(Arrivals::new(input, line))),
-            None => None,
-        };
+        let arrivals = arrivals(ioapic.as_ref(), &parts.input)?;
         Ok(Self {
             channels: Mutex::default(),
             vm,
@@ -140,6 +146,9 @@ impl Machine {
             files: Mutex::new(parts.files),
             panic_text: Mutex::default(),
             journal: Mutex::default(),
+            snapshots: parts.snapshots,
+            askers: Mutex::default(),
+            identity: Mutex::default(),
         })
     }
 
@@ -266,6 +275,65 @@ impl Machine {
         locked(&self.console)
     }
 
+    /// The VM itself.
+    pub(crate) fn vm(&self) -> &VmFd {
+        &self.vm
+    }
+
+    /// Its I/O APIC.
+    pub(crate) fn ioapic(&self) -> Option<&SharedIoapic> {
+        self.ioapic.as_ref()
+    }
+
+    /// How many channels the guest has opened.
+    pub(crate) fn open_channels(&self) -> usize {
+        locked(&self.channels).count()
+    }
+
+    /// What becomes of a guest's wish to be kept.
+    pub(crate) fn snapshot_calls(&self) -> SnapshotCalls {
+        self.snapshots
+    }
+
+    /// The vCPU `id` has asked for a snapshot.
+    pub(crate) fn asked_for_snapshot(&self, id: VcpuId) {
+        locked(&self.askers).push(id);
+    }
+
+    /// Those that have, since the machine last went on.
+    pub(crate) fn askers(&self) -> MutexGuard<'_, Vec<VcpuId>> {
+        locked(&self.askers)
+    }
+
+    /// What tells this machine from its copies.
+    pub(crate) fn identity(&self) -> MutexGuard<'_, u64> {
+        locked(&self.identity)
+    }
+
+    /// Puts it among other people and files. Text that waits for the end of its line goes to the new console.
+    ///
+    /// # Errors
+    /// [`Error::Console`], [`Error::GrantedDirectory`].
+    pub(crate) fn surround(&mut self, surroundings: Surroundings) -> Result<()> {
+        let Surroundings { mut console, input, log, directory, snapshots, timeout } = surroundings;
+        *locked(&self.files) = Files::new(directory)?;
+        console.belong_to(&self.stop);
+        {
+            let mut own = self.console();
+            console.set_waiting(own.waiting());
+            *own = console;
+        }
+        self.arrivals = arrivals(self.ioapic.as_ref(), &input)?;
+        self.input = Mutex::new(input);
+        (self.log, self.snapshots, self.time_limit) = (log, snapshots, timeout);
+        Ok(())
+    }
+
+    /// Whether the guest has ever asked to be told of input.
+    pub(crate) fn awaits_input(&self) -> bool {
+        self.arrivals.as_ref().is_some_and(|arrivals| locked(arrivals).is_wanted())
+    }
+
     /// What KVM has been told of RAM.
     pub(crate) fn slots(&self) -> MutexGuard<'_, MemorySlots> {
         locked(&self.slots)
@@ -301,6 +369,12 @@ impl Machine {
     pub(crate) fn files(&self) -> MutexGuard<'_, Files> {
         locked(&self.files)
     }
+}
+
+/// What tells the guest of input, where it has interrupts and input may come later.
+fn arrivals(ioapic: Option<&SharedIoapic>, input: &Input) -> Result<Option<Mutex<Arrivals>>> {
+    let Some(line) = ioapic.and_then(|ioapic| ioapic.line(CONSOLE_INPUT)) else { return Ok(None) };
+    Ok(input.awaited()?.map(|input| Mutex::new(Arrivals::new(input, line))))
 }
 
 /// A device whose last user panicked is still a device: what it holds is bytes and numbers.

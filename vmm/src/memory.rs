@@ -156,6 +156,17 @@ impl GuestMemory {
         Ok(())
     }
 
+    /// Bytes of RAM that are this machine's own: what it or the host has written to, of what it shares with others; of RAM
+    /// that started as zeros, what was ever touched.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
+        let pages = match self.frozen() {
+            Some(frozen) => self.private_pages(&frozen),
+            None => touched::extents(self, 0),
+        };
+        pages.iter().map(|extent| extent.end.0 - extent.start.0).sum()
+    }
+
     /// The pages that are this machine's own, of RAM that started as `frozen`.
     pub(crate) fn private_pages(&self, frozen: &FrozenRam) -> Vec<Extent> {
         touched::private(self, frozen.pagemap())

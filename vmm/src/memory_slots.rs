@@ -75,6 +75,17 @@ impl MemorySlots {
         Ok(())
     }
 
+    /// Registers the parts that another machine of this size had registered.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub(crate) fn register_like(&mut self, vm: &VmFd, starts: &[u64]) -> Result<()> {
+        if self.chunk_size == u64::MAX {
+            return self.register_all(vm).map(drop);
+        }
+        starts.iter().try_for_each(|start| self.register(vm, Gpa(*start)).map(drop))
+    }
+
     /// Registers the chunk that holds `gpa`. False when there is no RAM, or KVM knows it already.
     ///
     /// # Errors

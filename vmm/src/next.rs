@@ -89,6 +89,8 @@ pub enum StopReason {
     ConsoleClosed,
     /// Somebody asked for a pause, such as a debugger; the machine can go on.
     Paused,
+    /// The guest wants to be kept as it is; the machine can go on.
+    SnapshotAsked,
     /// The debugger ended the run, or was lost.
     DebuggerLeft {
         /// A clause for people.
@@ -134,7 +136,9 @@ impl StopReason {
             | Self::RunFailed { .. }
             | Self::Unknown { .. } => process::GUEST_DIED,
             Self::TimedOut { .. } => process::TIMED_OUT,
-            Self::Interrupted | Self::Paused | Self::DebuggerLeft { .. } => process::INTERRUPTED,
+            Self::Interrupted | Self::Paused | Self::SnapshotAsked | Self::DebuggerLeft { .. } => {
+                process::INTERRUPTED
+            }
         }
     }
 }
@@ -221,6 +225,7 @@ impl fmt::Display for StopReason {
             Self::Interrupted => f.write_str("the guest was interrupted"),
             Self::ConsoleClosed => f.write_str("nobody reads the guest's console any more"),
             Self::Paused => f.write_str("the guest was paused"),
+            Self::SnapshotAsked => f.write_str("the guest asked for a snapshot"),
             Self::DebuggerLeft { why } => f.write_str(why),
         }
     }

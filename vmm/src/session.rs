@@ -14,6 +14,7 @@ use crate::exit::DebugEvent;
 use crate::next::StopReason;
 use crate::observe::Observer;
 use crate::run_loop;
+use crate::snapshot::Snapshot;
 use crate::stop::{Attached, Watchdog};
 use crate::vm::Vm;
 
@@ -57,6 +58,7 @@ impl<'a> Session<'a> {
     /// Runs the vCPUs until one of them ends this piece, and remembers which.
     fn run(&mut self, observer: &mut impl Observer) -> Result<StopReason> {
         let Vm { vcpu, others, machine, stopped, .. } = &mut *self.vm;
+        machine.askers().clear();
         for vcpu in iter::once(&mut *vcpu).chain(&mut *others) {
             vcpu.tell_page_tables(observer.needs_page_tables());
         }
@@ -100,6 +102,14 @@ impl<'a> Session<'a> {
     pub fn stop_after_each_instruction(&mut self) -> Result<()> {
         let control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_SINGLESTEP;
         self.stop_for(&kvm_guest_debug { control, ..kvm_guest_debug::default() })
+    }
+
+    /// Keeps the machine as it is now, between two pieces.
+    ///
+    /// # Errors
+    /// As [`Vm::snapshot`].
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        self.vm.snapshot()
     }
 
     /// The machine, which stands still.

@@ -92,6 +92,12 @@ impl StopHandle {
         self.state.pause.swap(false, Ordering::SeqCst)
     }
 
+    /// Takes back the end of the time, for a machine that is to go on from an earlier moment.
+    pub(crate) fn forget_time_limit(&self) {
+        let time_limit = StopRequest::TimeLimit as u8;
+        let _ = self.state.request.compare_exchange(time_limit, 0, Ordering::SeqCst, Ordering::SeqCst);
+    }
+
     /// Brings all vCPUs to stand, because one has come to an end.
     pub(crate) fn recall(&self) {
         self.state.recall.store(true, Ordering::SeqCst);

@@ -12,8 +12,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use vmm_sys_util::ioctl::ioctl_with_mut_ref;
-use vmm_sys_util::ioctl_iowr_nr;
+use vmm_sys_util::ioctl::{_IOC_READ, _IOC_WRITE, ioctl_expr, ioctl_with_mut_ref};
 
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
@@ -88,7 +87,8 @@ struct PageRegion {
     categories: u64,
 }
 
-ioctl_iowr_nr!(PAGEMAP_SCAN, 'f' as u32, 16, ScanArguments);
+const PAGEMAP_SCAN: libc::c_ulong =
+    ioctl_expr(_IOC_READ | _IOC_WRITE, b'f' as u32, 16, size_of::<ScanArguments>() as u32);
 /// The page belongs to the file.
 const PAGE_IS_FILE: u64 = 1 << 2;
 const PAGE_IS_PRESENT: u64 = 1 << 3;
@@ -114,7 +114,7 @@ fn scan(pagemap: &File, memory: &GuestMemory) -> io::Result<Vec<Extent>> {
                 ..ScanArguments::default()
             };
             // SAFETY: The kernel writes as many regions as there are, and where it stopped; it changes no page.
-            let count = unsafe { ioctl_with_mut_ref(pagemap, PAGEMAP_SCAN(), &mut arguments) };
+            let count = unsafe { ioctl_with_mut_ref(pagemap, PAGEMAP_SCAN, &mut arguments) };
             let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
             extents.extend(regions.iter().take(count).map(|region| Extent {
                 start: Gpa(slot.gpa.0 + (region.start - slot.hva)),

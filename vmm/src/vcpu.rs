@@ -4,8 +4,8 @@ use std::io;
 
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
-    KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_mp_state, kvm_regs, kvm_sregs,
-    kvm_sync_regs,
+    KVM_SYNC_X86_EVENTS, KVM_SYNC_X86_REGS, KVM_SYNC_X86_SREGS, kvm_fpu, kvm_guest_debug, kvm_mp_state,
+    kvm_regs, kvm_sregs, kvm_sync_regs, kvm_vcpu_events,
 };
 use kvm_ioctls::{Cap, IoEventAddress, Kvm, SyncReg, VcpuFd, VmFd};
 use shared_abi::hypercall::Registers as HypercallRegisters;
@@ -97,6 +97,8 @@ pub struct Vcpu {
     syncs_registers: bool,
     /// Whether KVM could do the same with control registers and segments.
     can_sync_special: bool,
+    /// Whether KVM takes those and pending events at an entry.
+    can_sync_all: bool,
     /// Whether it does.
     syncs_special: bool,
     /// Writes that KVM keeps until the next exit, once the guest has asked for that.
@@ -127,9 +129,55 @@ impl Vcpu {
             crossing: None,
             syncs_registers,
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
+            can_sync_all: syncable & SYNC_ALL == SYNC_ALL,
             syncs_special: false,
             coalesced: None,
         })
+    }
+
+    /// KVM's handle of it.
+    pub(crate) fn fd(&self) -> &VcpuFd {
+        &self.fd
+    }
+
+    /// Lets KVM finish what the last exit has begun: the answer to a read goes into its register only at the next entry.
+    /// Nothing else happens at this one. Usually gives [`Exit::Interrupted`]; an access to several places gives the next.
+    #[track_caller]
+    pub(crate) fn finish_exit(&mut self) -> Exit<'_> {
+        self.interrupt_next_entry();
+        self.cross(Origin::here()).exit
+    }
+
+    /// Sets the registers that a vCPU runs with and what it is about to be interrupted by, without an ioctl for each where
+    /// KVM takes them at an entry. At this one nothing else happens, and no exit may be unfinished.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`] when KVM does not take them.
+    pub(crate) fn enter_with(
+        &mut self,
+        regs: &kvm_regs,
+        sregs: &kvm_sregs,
+        events: &kvm_vcpu_events,
+    ) -> Result<()> {
+        if !self.can_sync_all {
+            self.set_special_registers(sregs)?;
+            self.set_registers(regs)?;
+            return self.fd.set_vcpu_events(events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"));
+        }
+        *self.fd.sync_regs_mut() = kvm_sync_regs { regs: *regs, sregs: *sregs, events: *events };
+        for part in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+            self.fd.set_sync_dirty_reg(part);
+        }
+        self.interrupt_next_entry();
+        let errno = match self.cross(Origin::here()).exit {
+            Exit::Interrupted => None,
+            Exit::RunFailed(errno) => Some(errno),
+            _ => Some(libc::EBUSY),
+        };
+        self.clear_interruption();
+        let failed =
+            |errno| Error::kvm("KVM_RUN with the registers of a snapshot")(kvm_ioctls::Error::new(errno));
+        errno.map_or(Ok(()), |errno| Err(failed(errno)))
     }
 
     /// Its number.
@@ -325,7 +373,7 @@ impl Vcpu {
     pub fn forgo_register_sync(&mut self) {
         self.tell_page_tables(false);
         self.fd.clear_sync_valid_reg(SyncReg::Register);
-        (self.syncs_registers, self.can_sync_special) = (false, false);
+        (self.syncs_registers, self.can_sync_special, self.can_sync_all) = (false, false, false);
     }
 
     /// Lets KVM copy CR3 into `kvm_run` at every exit, or not, for [`Place::page_tables`]. That takes a tenth of a
@@ -405,6 +453,9 @@ impl Vcpu {
         self.fd.get_kvm_run().if_flag != 0
     }
 }
+
+/// All that KVM may take at an entry.
+const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 
 /// The size of the mapping that a vCPU shares with KVM.
 fn mapping_size(kvm: &Kvm) -> Result<usize> {

@@ -14,6 +14,7 @@ use crate::boot::{self, Boot, BootOrigins, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
 use crate::cpus::{VcpuCount, VcpuId};
+use crate::crew::Life;
 use crate::debug::{CpuState, Diagnosis, Evidence, Symbols, bystanders, repeat};
 use crate::error::{Error, Result};
 use crate::hypercall::{Files, Journal};
@@ -43,14 +44,22 @@ pub struct Vm {
     /// The vCPU that the last run has ended on; before that the first.
     pub(crate) stopped: VcpuId,
     pub(crate) machine: Machine,
-    map: GuestMap,
-    image: KernelImage,
-    origins: Origins,
-    /// How many bits a physical address may have.
-    address_bits: u32,
-    blueprint: Blueprint,
+    pub(crate) lineage: Arc<Lineage>,
     /// How often it was run.
-    runs: u32,
+    pub(crate) runs: u32,
+    /// Whether it has gone on from a snapshot, so that its past is not all its own.
+    pub(crate) is_continued: bool,
+}
+
+/// What a machine has in common with all that go on from its snapshots: how it started.
+#[derive(Debug)]
+pub(crate) struct Lineage {
+    pub(crate) map: GuestMap,
+    pub(crate) image: KernelImage,
+    pub(crate) origins: Origins,
+    /// How many bits a physical address may have.
+    pub(crate) address_bits: u32,
+    pub(crate) blueprint: Blueprint,
 }
 
 /// The lines that brought a machine to life; what they made keeps the others.
@@ -117,6 +126,7 @@ impl Vm {
             arguments,
             console: config.console,
             input: config.input,
+            snapshots: config.snapshots,
             log: config.log,
             files,
         })?;
@@ -124,7 +134,8 @@ impl Vm {
             *machine.journal() = Journal::recording();
         }
         let stopped = VcpuId::FIRST;
-        Ok(Self { vcpu, others, stopped, machine, map, image, origins, address_bits, blueprint, runs: 0 })
+        let lineage = Arc::new(Lineage { map, image, origins, address_bits, blueprint });
+        Ok(Self { vcpu, others, stopped, machine, lineage, runs: 0, is_continued: false })
     }
 
     /// Runs the guest until it stops. A machine that has stopped may be run again, unless it was stopped from outside: a
@@ -208,17 +219,17 @@ impl Vm {
     /// The image that the guest was started from.
     #[must_use]
     pub fn image(&self) -> &KernelImage {
-        &self.image
+        &self.lineage.image
     }
 
     /// The names and lines that the image tells about the guest's addresses. It is read now: nothing pays for it before.
     #[must_use]
     pub fn symbols(&self) -> Symbols {
-        if self.image.start() != Start::default() {
-            let form = if self.image.is_flat() { "a flat image" } else { "ELF32" };
+        if self.lineage.image.start() != Start::default() {
+            let form = if self.lineage.image.is_flat() { "a flat image" } else { "ELF32" };
             return Symbols::none(format!("they are read from ELF64, and this is {form}"));
         }
-        match self.image.bytes() {
+        match self.lineage.image.bytes() {
             Ok(bytes) => Symbols::read(&bytes),
             Err(error) => Symbols::none(format!("the image cannot be read any more: {error}")),
         }
@@ -247,9 +258,29 @@ impl Vm {
         } else {
             self.evidence(report, symbols, &state).diagnose()
         };
+        self.tell_halt(report, &mut diagnosis);
         diagnosis.vcpu = report.vcpu;
         diagnosis.others = bystanders::of(self, report, symbols);
         diagnosis
+    }
+
+    /// Adds that the guest had halted when it was stopped: with interrupt controllers that ends no run.
+    fn tell_halt(&self, report: &RunReport, diagnosis: &mut Diagnosis) {
+        let was_stopped = matches!(report.stop, StopReason::TimedOut { .. } | StopReason::Interrupted);
+        if !was_stopped || !self.machine.has_interrupts() {
+            return;
+        }
+        match self.vcpu().life() {
+            Ok(Life::Halted { interrupts_enabled: true }) => {
+                diagnosis.facts.push("it has halted, and waits for an interrupt".to_owned());
+            }
+            Ok(Life::Halted { interrupts_enabled: false }) => {
+                diagnosis.facts.push("it has halted with interrupts off: nothing could wake it".to_owned());
+                diagnosis.hint =
+                    Some("turn interrupts on in front of `hlt`, or end the run (`power::exit`)".to_owned());
+            }
+            _ => {}
+        }
     }
 
     fn evidence<'a>(
@@ -258,7 +289,7 @@ impl Vm {
         symbols: &'a Symbols,
         state: &'a CpuState,
     ) -> Evidence<'a> {
-        Evidence { report, state, memory: self.memory(), map: &self.map, symbols, is_repeated: false }
+        Evidence { report, state, memory: self.memory(), map: self.map(), symbols, is_repeated: false }
     }
 
     /// KVM has reset the vCPU: the guest is run once more, to be seen before that.
@@ -283,6 +314,9 @@ impl Vm {
         if !self.others.is_empty() {
             return Err("several vCPUs do not do the same in the same order twice".to_owned());
         }
+        if self.is_continued {
+            return Err("it went on from a snapshot, and what came before is not known".to_owned());
+        }
         if self.runs != 1 {
             return Err(format!("the machine was run {} times", self.runs));
         }
@@ -290,9 +324,9 @@ impl Vm {
             return Err("it has interrupts, and they would come at other moments".to_owned());
         }
         let image =
-            self.image.bytes().map_err(|error| format!("the image cannot be read any more: {error}"))?;
+            self.image().bytes().map_err(|error| format!("the image cannot be read any more: {error}"))?;
         let journal = self.machine.journal().replay()?;
-        let vm = Self::build(self.blueprint.config(image)).map_err(|error| error.to_string())?;
+        let vm = Self::build(self.lineage.blueprint.config(image)).map_err(|error| error.to_string())?;
         *vm.machine.journal() = journal;
         vm.run_to_death(report.exits.total() - report.exits.interrupted)
     }
@@ -320,7 +354,7 @@ impl Vm {
     /// What was put where at start.
     #[must_use]
     pub fn map(&self) -> &GuestMap {
-        &self.map
+        &self.lineage.map
     }
 
     /// What answers at this machine's ports and addresses, by name.
@@ -329,7 +363,16 @@ impl Vm {
         Handlers::of(&self.machine)
     }
 
-    /// The vCPU that the last run has ended on; before that the first.
+    /// Has all that looks at a vCPU look at this one, until the next run ends. False when the machine has no such.
+    pub fn look_at(&mut self, vcpu: VcpuId) -> bool {
+        let is_there = vcpu.number() < self.vcpu_count().get();
+        if is_there {
+            self.stopped = vcpu;
+        }
+        is_there
+    }
+
+    /// The vCPU that is looked at: the one that the last run has ended on, before that the first.
     #[must_use]
     pub fn vcpu(&self) -> &Vcpu {
         self.vcpus().nth(self.stopped.index()).expect("a run ends on one of the vCPUs")
@@ -340,6 +383,11 @@ impl Vm {
         let Self { vcpu, others, stopped, .. } = self;
         let mut vcpus = iter::once(vcpu).chain(others);
         vcpus.nth(stopped.index()).expect("a run ends on one of the vCPUs")
+    }
+
+    /// All vCPUs, in order, to set their registers.
+    pub(crate) fn vcpus_mut(&mut self) -> impl Iterator<Item = &mut Vcpu> {
+        iter::once(&mut self.vcpu).chain(&mut self.others)
     }
 
     /// All vCPUs, in order.
@@ -365,13 +413,13 @@ impl Vm {
     /// The lines that brought it to life.
     #[must_use]
     pub fn origins(&self) -> Origins {
-        self.origins
+        self.lineage.origins
     }
 
     /// How many bits a physical address of this machine may have: MAXPHYADDR.
     #[must_use]
     pub fn address_bits(&self) -> u32 {
-        self.address_bits
+        self.lineage.address_bits
     }
 }
 
@@ -393,7 +441,7 @@ pub(crate) fn open_kvm() -> Result<Kvm> {
 }
 
 /// Checks that KVM can give a machine so many vCPUs.
-fn check_vcpu_count(kvm: &Kvm, wanted: VcpuCount) -> Result<()> {
+pub(crate) fn check_vcpu_count(kvm: &Kvm, wanted: VcpuCount) -> Result<()> {
     let most = kvm.get_max_vcpus();
     if usize::from(wanted.get()) > most { Err(Error::TooManyVcpus { wanted, most }) } else { Ok(()) }
 }

@@ -25,7 +25,7 @@
 //!
 //! 1. Write `let all = vec![0_u8; 1 << 30];` at the end. The guest panics, exit code 101, and says `memory allocation of
 //!    1073741824 bytes failed`, what was free, and what to do.
-//! 2. Run it with `--memory 2G`. Now it says `1 GiB: yes`.
+//! 2. Run it with `--release --memory 2G`. Now it says `1 GiB: yes, and 1048… KiB are mapped`.
 //! 3. `core::mem::forget` the 1 MiB: the last line has `1048576 bytes in use`. This is what a leak is.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]

@@ -8,7 +8,8 @@
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use core::time::Duration;
 
-use guest_kernel::cpu::{apic, halt, ioapic, vectors};
+use guest_kernel::cpu::{apic, halt, ioapic, msr, vectors};
+use guest_kernel::exceptions::{self, Vector};
 use guest_kernel::interrupts::{self, BUTTON, TICK, Trigger};
 use guest_kernel::time::{Instant, sleep};
 use guest_kernel::{arguments, entry, print, println, task};
@@ -29,6 +30,7 @@ const DEEDS: &[(&str, fn())] = &[
     ("unexpected", take_an_unexpected_one),
     ("input", read_and_tick),
     ("misuse", misuse),
+    ("misuse-msrs", misuse_msrs),
 ];
 
 fn main() {
@@ -169,13 +171,7 @@ static DONE: AtomicBool = AtomicBool::new(false);
 fn misuse() {
     apic::enable_as(apic::Mode::XApic);
     let _ = ioapic::pin_count();
-    let mut random = number() | 1;
-    let mut next = || {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        random
-    };
+    let mut next = random();
     for _ in 0..500 {
         let page = [contract::LOCAL_APIC, contract::IO_APIC][next() as usize % 2];
         let place = page.0 + (next() & 0xFF8);
@@ -193,4 +189,38 @@ fn misuse() {
         }
     }
     println!("still here");
+}
+
+/// Writes to the registers of an x2APIC, and reads them, as a number makes up; what the CPU refuses is passed over.
+fn misuse_msrs() {
+    interrupts::enable();
+    exceptions::on(Vector::GeneralProtection, |frame| {
+        // SAFETY: Continues behind `rdmsr` or `wrmsr`, which are two bytes long; the values mean nothing to anybody.
+        unsafe { frame.registers().rip += 2 };
+        exceptions::Next::Resume
+    });
+    let mut next = random();
+    for _ in 0..500 {
+        let register = 0x800 + (next() % 0x50) as u32;
+        // Small numbers have the better chance to be taken.
+        let value = next() >> (next() % 64);
+        if next().is_multiple_of(4) {
+            let _ = msr::read(register);
+        } else {
+            // SAFETY: None: this is the crime. The registers are those of the interrupt controller.
+            unsafe { msr::write(register, value) };
+        }
+    }
+    println!("still here");
+}
+
+/// Numbers that look like chance and are the same for the same seed (xorshift64).
+fn random() -> impl FnMut() -> u64 {
+    let mut random = number().wrapping_mul(2) + 1;
+    move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    }
 }

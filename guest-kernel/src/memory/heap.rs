@@ -25,12 +25,14 @@ use talc::DefaultBinning;
 use talc::base::Talc;
 use talc::source::Manual;
 
-use super::paging::{AddressSpace, Rights};
+use super::paging::{AddressSpace, PageSize, Rights};
 use super::{HEAP, HEAP_END, frames};
 use crate::sync::Mutex;
 
 /// What the heap grows by at least, in bytes.
 const GROWTH: u64 = 16 * PAGE_SIZE;
+/// Bytes of a large page.
+const LARGE: u64 = PageSize::Size2M.bytes();
 /// What talc may need beside the memory that it gives out.
 const OVERHEAD: usize = 64 + talc::min_first_heap_size::<DefaultBinning>();
 
@@ -107,19 +109,16 @@ impl State {
         (self.end == start + size).then_some(())
     }
 
-    /// Maps pages up to `end`, or as far as frames go. Neighbours are mapped sooner, but any will do.
+    /// Maps pages up to `end`, or as far as frames go: large ones where they fit, and small ones up to there.
     fn map(&mut self, end: u64) {
         let mut kernel = AddressSpace::kernel();
-        if let Some(run) = frames::allocate_contiguous((end - self.end) / PAGE_SIZE, PAGE_SIZE)
-            && kernel.map_run(Gva(self.end), run, Rights::READ_WRITE).is_ok()
-        {
-            self.end = end;
-        }
-        while self.end < end
-            && let Some(frame) = frames::allocate()
-            && kernel.map_frame(Gva(self.end), frame, Rights::READ_WRITE).is_ok()
-        {
-            self.end += PAGE_SIZE;
+        while self.end < end {
+            let piece = (LARGE - self.end % LARGE).min(end - self.end);
+            let mapped = map_piece(&mut kernel, self.end, piece);
+            self.end += mapped;
+            if mapped < piece {
+                return;
+            }
         }
     }
 
@@ -139,6 +138,32 @@ impl State {
             }
         }
     }
+}
+
+/// Maps `size` bytes, at most a large page, and gives how many it mapped. Neighbours are mapped sooner, but any frames
+/// will do.
+fn map_piece(kernel: &mut AddressSpace, start: u64, size: u64) -> u64 {
+    let (gva, rights) = (Gva(start), Rights::READ_WRITE);
+    if size == LARGE
+        && let Some(run) = frames::allocate_contiguous(LARGE / PAGE_SIZE, LARGE)
+        && kernel.map(gva, run.gpa(), PageSize::Size2M, rights).is_ok()
+    {
+        let _ = run.into_gpa();
+        return size;
+    }
+    if let Some(run) = frames::allocate_contiguous(size / PAGE_SIZE, PAGE_SIZE)
+        && kernel.map_run(gva, run, rights).is_ok()
+    {
+        return size;
+    }
+    let mut mapped = 0;
+    while mapped < size
+        && let Some(frame) = frames::allocate()
+        && kernel.map_frame(Gva(start + mapped), frame, rights).is_ok()
+    {
+        mapped += PAGE_SIZE;
+    }
+    mapped
 }
 
 // SAFETY: talc keeps the promises of an allocator for memory that it was given, one caller at a time; it was given

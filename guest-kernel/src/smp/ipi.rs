@@ -29,16 +29,26 @@ pub const FREE: u8 = vectors::IPI + 2;
 /// Which CPUs take messages: their local APIC is on.
 static LISTENS: PerCpu<AtomicBool> = PerCpu::new([const { AtomicBool::new(false) }; MAX_CPUS]);
 
-/// Readies this CPU to send messages and to be sent some, where the machine has controllers. Interrupts stay as they are.
+/// Readies this CPU to send messages and to be sent some, where the machine has controllers. On the first CPU this lets
+/// interrupts through, as every first use of controllers does.
 pub(super) fn get_ready() {
     if !LISTENS.mine().load(Ordering::Relaxed) {
         interrupts::on(WAKE, |_| {});
         interrupts::on(FLUSH, |_| shootdown::serve());
-        if !interrupts::is_enabled() || id() != CpuId::FIRST {
-            apic::enable_present();
+        if interrupts::is_enabled() {
+            // The program has turned it on, and its timer may run.
+            LISTENS.mine().store(true, Ordering::Release);
+        } else {
+            listen();
+            flags::restore_interrupts(flags::Interrupts::Enabled);
         }
-        LISTENS.mine().store(true, Ordering::Release);
     }
+}
+
+/// Turns this CPU's local APIC on: from now on messages come.
+pub(super) fn listen() {
+    apic::enable_present();
+    LISTENS.mine().store(true, Ordering::Release);
 }
 
 /// Whether a message would wake this CPU from HLT.

@@ -16,7 +16,7 @@ use shared_abi::{Gva, HypercallError};
 
 use super::{PerCpu, ipi, relax, shootdown, trampoline, work};
 use crate::cpu::tss::Tss;
-use crate::cpu::{CpuId, MAX_CPUS, apic, gdt};
+use crate::cpu::{CpuId, MAX_CPUS, flags, gdt};
 use crate::hypercall::{self, Hypercall};
 use crate::memory::paging::MapError;
 use crate::memory::stack::Stack;
@@ -143,7 +143,7 @@ fn arrive_gva() -> Gva {
 
 /// The first 64-bit instructions of a CPU. RDI holds its number, RSP the end of its stack; there are no tables yet.
 ///
-/// CROSSING, guest -> guest: a CPU comes here that has executed nothing of this kernel, or halted for good.
+/// A CPU comes here that has executed nothing of this kernel, or had halted for good.
 ///
 /// # Safety
 /// Only a CPU that is started may come here, on a stack of its own.
@@ -166,7 +166,8 @@ extern "C" fn welcome(number: u64) -> ! {
     crate::cpu::load_tables(cpu);
     shootdown::come_online();
     if has_controllers() {
-        apic::enable_present();
+        ipi::listen();
+        flags::restore_interrupts(flags::Interrupts::Enabled);
     }
     HAS_COME.of(cpu).store(true, Ordering::Release);
     work::serve(cpu)

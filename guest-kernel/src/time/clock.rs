@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering, fence};
 
 use crate::cpu::{cpuid, msr, tsc};
 use crate::hypercall;
+use crate::sync::Mutex;
 
 /// Where the time comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub enum Source {
 
 /// The source that was found; 0 before the first look.
 static SOURCE: AtomicU8 = AtomicU8::new(0);
+/// Whoever finds the source has this.
+static FINDING: Mutex<()> = Mutex::new(());
 
 /// Nanoseconds since some moment; they never go back.
 #[must_use]
@@ -47,9 +50,12 @@ pub fn now_ns() -> u64 {
 pub fn source() -> Source {
     match SOURCE.load(Ordering::Acquire) {
         0 => {
-            let found = find();
-            SOURCE.store(found as u8, Ordering::Release);
-            found
+            // One CPU finds it, and none of its interrupts looks at the clock meanwhile.
+            let _finding = FINDING.lock();
+            if SOURCE.load(Ordering::Acquire) == 0 {
+                SOURCE.store(find() as u8, Ordering::Release);
+            }
+            source()
         }
         number if number == Source::KvmClock as u8 => Source::KvmClock,
         number if number == Source::Counter as u8 => Source::Counter,

@@ -5,9 +5,10 @@
 
 use user_library::abi::{Answer, SystemCall, SystemError};
 
+use super::end::Wait;
 use super::memory::MemoryError;
 use super::pipe::Transfer;
-use super::process::{Handle, Process, Wait};
+use super::process::{Handle, Process};
 use super::slice::UserSlice;
 use crate::hypercall::{self, HypercallError};
 use crate::time::clock;

@@ -7,9 +7,10 @@ use alloc::vec::Vec;
 
 use user_library::abi::SystemCall;
 
+use super::end::End;
 use super::memory::{HEAP, IMAGE, STACK, STACK_END};
 use super::pipe::pipe;
-use super::process::{End, Process};
+use super::process::Process;
 use super::scheduler::Scheduler;
 
 /// Numbers that are borders of something.

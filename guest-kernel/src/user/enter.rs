@@ -119,6 +119,14 @@ pub(crate) unsafe extern "C" fn leave() -> ! {
     )
 }
 
+/// Takes RFLAGS.AC away, which a program may have set. FMASK does so for `syscall`; a gate does not (Intel SDM vol. 3A,
+/// 7.12.1.3), and as long as it is set SMAP protects nothing.
+#[cfg(target_os = "none")]
+pub(super) fn forget_flags() {
+    // SAFETY: Flags that nobody relies on; the stack is as before.
+    unsafe { core::arch::asm!("pushfq", "and qword ptr [rsp], {}", "popfq", const !(1_i32 << 18)) };
+}
+
 /// Where `syscall` leads: makes the frame that an interrupt would have made.
 ///
 /// CROSSING program -> kernel: one expects a stack. There is none: `syscall` loads CS and SS, puts RIP into RCX and

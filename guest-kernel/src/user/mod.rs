@@ -8,7 +8,10 @@
 //! | [`memory`] | what lies where in a process |
 //! | [`slice`](mod@slice) | memory as a program names it |
 //! | [`elf`] | a program's file |
-//! | [`process`] | registers, memory, handles, and a turn |
+//! | [`program`](mod@program) | how it gets into memory |
+//! | [`process`] | registers, memory, handles: all there is of one |
+//! | [`turn`] | a process runs, the kernel answers |
+//! | [`end`] | what it waits for, and how it ends |
 //! | [`calls`] | the answer to every system call |
 //! | [`pipe`](mod@pipe) | bytes from one process to another |
 //! | [`scheduler`] | whose turn it is |
@@ -33,18 +36,24 @@ mod calls;
 pub mod chance;
 mod doors;
 mod elf;
+mod end;
 pub(crate) mod enter;
 mod memory;
 mod pipe;
 mod process;
+mod program;
+mod registers;
 mod scheduler;
 mod setup;
 mod slice;
+mod turn;
 
 pub use elf::{ImageError, MAX_SEGMENTS};
+pub use end::{End, Wait};
 pub use memory::{HEAP, HEAP_END, IMAGE, IMAGE_END, MAX_PAGES, MemoryError, STACK, STACK_END};
 pub use pipe::{CAPACITY, Receiver, Sender, Transfer, pipe};
-pub use process::{End, LoadError, Process, Program, Wait};
+pub use process::Process;
+pub use program::{LoadError, Program};
 pub use scheduler::{Ended, Scheduler, TIME_SLICE};
 
 pub use crate::user_program as program;
@@ -56,6 +65,7 @@ use crate::exceptions::Frame;
 /// it has entered the program; what the program has done is in its registers.
 #[cfg(target_os = "none")]
 fn dispatch(frame: &mut Frame) {
+    enter::forget_flags();
     if doors::is_interrupt(frame.vector) {
         crate::interrupts::dispatch(frame);
     }

@@ -12,7 +12,7 @@ use core::cell::{Cell, RefCell};
 
 use user_library::abi::SystemError;
 
-use super::process::Wait;
+use super::end::Wait;
 
 /// Bytes that a pipe holds.
 pub const CAPACITY: usize = 256;

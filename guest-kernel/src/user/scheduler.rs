@@ -15,7 +15,9 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
-use super::process::{End, Process, Turn, Wait};
+use super::end::{End, Wait};
+use super::process::Process;
+use super::turn::Turn;
 use crate::time::timer::{self, AlarmId};
 use crate::time::{self, Instant, clock};
 
@@ -75,7 +77,11 @@ impl Scheduler {
     ///
     /// While there is more than one, the timer takes care that each has its turn. A machine without interrupt controllers
     /// has no timer; there each runs until it gives way or waits.
+    ///
+    /// # Panics
+    /// On another CPU than the first: the others have no stack for who comes from ring 3.
     pub fn run_with(&mut self, mut tell: impl FnMut(Ended)) {
+        assert_eq!(crate::cpu::id(), crate::cpu::CpuId::FIRST, "processes run on the first CPU only");
         let mut alarm = Alarm::None;
         // How many turns in a row have moved nothing.
         let mut idle_turns = 0;

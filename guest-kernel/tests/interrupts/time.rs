@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 use core::time::Duration;
 
+use guest_kernel::smp::{CpuId, spawn_on};
 use guest_kernel::sync::Mutex;
 use guest_kernel::time::{Instant, clock, sleep, sleep_until, timer};
 use guest_kernel::{guest_test, hypercall, interrupts, println};
@@ -131,4 +132,20 @@ fn longest_absence() -> Duration {
         last = now;
     }
     longest
+}
+
+#[guest_test(cpus = 2)]
+fn every_cpu_sleeps_by_its_own_timer() {
+    interrupts::enable();
+    let other = CpuId::new(1).expect("there are two");
+    let start = Instant::now();
+    let asleep = spawn_on(other, move || {
+        // Longer and shorter than the first CPU, in turn: neither may rely on the other's interrupts.
+        sleep_until(start + Duration::from_millis(150));
+        sleep_until(start + Duration::from_millis(450));
+        Instant::now()
+    });
+    sleep_until(start + Duration::from_millis(300));
+    assert!(Instant::now() >= start + Duration::from_millis(300));
+    assert!(asleep.join() >= start + Duration::from_millis(450));
 }

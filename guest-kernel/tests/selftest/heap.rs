@@ -44,6 +44,17 @@ fn the_heap_grows_with_what_is_on_it_and_takes_frames_for_it() {
 }
 
 #[guest_test]
+fn what_is_large_lies_in_large_pages() {
+    let large = Vec::<u8>::with_capacity(5 << 20);
+    let end = HEAP + heap::usage().mapped;
+    let kernel = AddressSpace::kernel();
+    let size_at = |gva| kernel.translate(Gva(gva)).map(|page| page.page_size);
+    assert_eq!((size_at(HEAP), size_at(HEAP + (2 << 20))), (Some(2 << 20), Some(2 << 20)));
+    assert_eq!((size_at(end - 1), size_at(end)), (Some(PAGE_SIZE), None));
+    assert!(large.as_ptr() as u64 + (5 << 20) <= end);
+}
+
+#[guest_test]
 fn the_heap_cannot_be_executed() {
     let place = Box::new(0_u64);
     let gva = Gva(&raw const *place as u64);

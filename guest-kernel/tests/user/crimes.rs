@@ -124,3 +124,13 @@ fn a_step_by_the_trap_flag_ends_the_program_that_has_set_it() {
     let code = code!("pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop", "nop");
     assert_eq!(death(code).0, Vector::Debug);
 }
+
+#[guest_test(max_exits = 0)]
+fn a_flag_of_a_program_does_not_lift_the_kernels_protection() {
+    let code = code!("pushfq", "or qword ptr [rsp], 0x40000", "popfq", "ud2");
+    assert_eq!(death(code).0, Vector::InvalidOpcode);
+    let flags: u64;
+    // SAFETY: Pushes a word and takes it back.
+    unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags) };
+    assert_eq!(flags >> 18 & 1, 0, "with RFLAGS.AC the kernel could touch pages of ring 3");
+}

@@ -30,9 +30,9 @@ fn receiver() -> Process {
     ))
 }
 
-#[guest_test(timeout_ms = 30000)]
+#[guest_test(timeout_ms = 60000)]
 fn all_bytes_arrive_though_the_pipe_is_smaller() {
-    const TIMES: u64 = CAPACITY as u64 / 4;
+    const TIMES: u64 = CAPACITY as u64 / 6;
     let (to, from) = user::pipe();
     let mut scheduler = Scheduler::new();
     scheduler.start(sender(TIMES).with_sender(to));
@@ -42,7 +42,7 @@ fn all_bytes_arrive_though_the_pipe_is_smaller() {
     assert_eq!((ended[1].id, &ended[1].end), (2, &End::Exited(8 * TIMES)));
 }
 
-#[guest_test(timeout_ms = 30000)]
+#[guest_test(timeout_ms = 60000)]
 fn a_full_pipe_has_its_sender_wait_and_nobody_reading_is_told() {
     let (to, from) = user::pipe();
     let mut scheduler = Scheduler::new();

@@ -68,6 +68,11 @@ impl Channels {
         }))
     }
 
+    /// How many are open.
+    pub(crate) fn count(&self) -> usize {
+        self.open.len()
+    }
+
     /// Shows what lies in the rings, when the guest has stopped or asks for input.
     pub(crate) fn drain(&self) {
         self.rings.iter().for_each(RingThread::drain);

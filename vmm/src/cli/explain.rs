@@ -51,6 +51,10 @@ pub(crate) struct Map {
     #[arg(long)]
     pub(crate) at_stop: bool,
 
+    /// Look through the page tables of this vCPU; else of the one that the run has ended on.
+    #[arg(long, value_name = "NUMBER", requires = "at_stop")]
+    pub(crate) cpu: Option<u8>,
+
     /// Show every page table, also when there are many.
     #[arg(long)]
     pub(crate) all: bool,
@@ -74,6 +78,10 @@ pub(crate) struct Walk {
     /// Run the guest and walk the tables that it left; else those before the first instruction.
     #[arg(long)]
     pub(crate) at_stop: bool,
+
+    /// Look through the page tables of this vCPU; else of the one that the run has ended on.
+    #[arg(long, value_name = "NUMBER", requires = "at_stop")]
+    pub(crate) cpu: Option<u8>,
 
     /// Print the walks as JSON.
     #[arg(long)]

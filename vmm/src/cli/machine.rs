@@ -9,7 +9,7 @@ use vmm::config::parse_bytes;
 use vmm::explain::parse_address;
 use vmm::{
     Backing, Console, Contract, CpuidUse, Flat, Grant, GrantMode, Input, Interrupts, KernelSource, Limits,
-    Log, MemorySize, PageSize, Start, StartMode, VcpuCount, VmConfig,
+    Log, MemorySize, PageSize, SnapshotCalls, Start, StartMode, Surroundings, VcpuCount, VmConfig,
 };
 
 use crate::say::say;
@@ -204,6 +204,14 @@ impl Machine {
 }
 
 impl Machine {
+    /// The file, taken for a snapshot, and what surrounds the machine that goes on from it.
+    pub(crate) fn into_surroundings(self) -> vmm::Result<(PathBuf, Surroundings)> {
+        let path = self.image.clone();
+        let VmConfig { console, input, log, directory, timeout, .. } = self.into_config()?;
+        let snapshots = SnapshotCalls::default();
+        Ok((path, Surroundings { console, input, log, directory, snapshots, timeout }))
+    }
+
     /// How the image is to be understood.
     fn start(&self) -> Start {
         let mode = match self.mode {

@@ -110,6 +110,9 @@ pub(crate) struct Run {
     #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "tcp:1234", conflicts_with = "Watch")]
     pub(crate) gdb: Option<Endpoint>,
 
+    #[command(flatten)]
+    pub(crate) snapshots: Snapshots,
+
     /// When the guest dies, write why to this file, as JSON.
     #[arg(long, value_name = "PATH")]
     pub(crate) json_report: Option<PathBuf>,
@@ -117,6 +120,22 @@ pub(crate) struct Run {
     /// When the guest dies, name functions only, as if the image had no debug information.
     #[arg(long)]
     pub(crate) no_debug_info: bool,
+}
+
+/// What is kept of a machine, and gone on from.
+#[derive(Args, Debug)]
+pub(crate) struct Snapshots {
+    /// Keep the machine in this file when the guest asks for it, the last time that it does; and if it never does, when it
+    /// is stopped by --timeout or Ctrl-C.
+    #[arg(long = "snapshot-to", value_name = "FILE", conflicts_with_all = ["Watch", "gdb"])]
+    pub(crate) to: Option<PathBuf>,
+
+    /// Take the file for one that --snapshot-to has written, and go on from there. Kernel, arguments and the machine's size
+    /// are as they were.
+    #[arg(long, conflicts_with_all = [
+        "mode", "load_at", "cpus", "memory", "page_size", "ksm", "thp", "no_contract", "interrupts", "arguments",
+    ])]
+    pub(crate) restore: bool,
 }
 
 /// The core file that a run may leave.
@@ -202,6 +221,8 @@ Examples:
   vmm run --timeline run.json --stats-json stats.json kernel.elf
   vmm run --report run.html kernel.elf # a page about the run, for a browser
   vmm run kernel.elf --gdb             # then in gdb: target remote 127.0.0.1:1234
+  vmm run --snapshot-to ready kernel.elf  # where the guest asks for it
+  vmm run --restore ready                 # goes on from there
   vmm run kernel.elf > output.txt      # stdout has the guest's bytes and nothing else
   vmm run --peek 0x1000:64 kernel.elf  # what lies there when the guest has stopped
 

@@ -5,6 +5,7 @@ mod explain;
 mod map;
 mod press;
 mod run;
+mod snapshot;
 mod test;
 mod walk;
 mod watch;

@@ -14,6 +14,7 @@ use vmm::{Error, Input, RunReport, StopReason, Vm};
 
 use crate::cli::Run;
 use crate::commands::press::Pressing;
+use crate::commands::snapshot;
 use crate::commands::watch::{self, Outputs};
 use crate::commands::{chain, failed};
 use crate::ctrl_c;
@@ -28,12 +29,18 @@ pub(super) fn run(arguments: Run) -> ExitCode {
 }
 
 fn build_and_run(arguments: Run) -> vmm::Result<u8> {
-    let Run { machine, watch, press, peeks, expectations, core, no_debug_info, json_report, gdb } = arguments;
-    let mut config = machine.into_config()?;
-    if press.button {
-        config.input = Input::bytes([]);
-    }
-    let mut vm = Vm::build(config)?;
+    let Run { machine, watch, press, peeks, expectations, core, snapshots, no_debug_info, json_report, gdb } =
+        arguments;
+    let mut vm = if snapshots.restore {
+        snapshot::go_on(machine, &snapshots, &press)?
+    } else {
+        let mut config = machine.into_config()?;
+        if press.button {
+            config.input = Input::bytes([]);
+        }
+        config.snapshots = snapshot::calls(&snapshots);
+        Vm::build(config)?
+    };
     let how = Telling { without_lines: no_debug_info };
     let json_report = json_report.map(JsonReport::create).transpose()?;
     let core_file = core.path.as_deref().map(CoreFile::create).transpose()?;
@@ -42,6 +49,7 @@ fn build_and_run(arguments: Run) -> vmm::Result<u8> {
     let _pressing = Pressing::start(&press, &vm)?;
     let report = match gdb {
         Some(endpoint) => debug(&mut vm, endpoint)?,
+        None if snapshots.to.is_some() => snapshot::run(&mut vm, &snapshots)?,
         None if watch.is_idle() => vm.run()?,
         None => watch::run(&mut vm, &watch, outputs)?,
     };

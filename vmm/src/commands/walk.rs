@@ -14,8 +14,8 @@ use crate::say::say;
 
 /// Shows the walks; the exit code says whether they could be made.
 pub(super) fn walk(arguments: cli::Walk) -> ExitCode {
-    let cli::Walk { machine, addresses, at_stop, json } = arguments;
-    let built = machine.into_quiet_config().and_then(|config| machine_at(config, at_stop));
+    let cli::Walk { machine, addresses, at_stop, cpu, json } = arguments;
+    let built = machine.into_quiet_config().and_then(|config| machine_at(config, at_stop, cpu));
     let (vm, when) = match built {
         Ok(built) => built,
         Err(error) => return failed(&error),

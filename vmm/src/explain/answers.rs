@@ -133,6 +133,8 @@ pub struct VcpuAnswer {
     pub kvm_run_struct_size: usize,
     /// KVM_CREATE_VCPU, and the mapping of its file descriptor.
     pub created_at: Origin,
+    /// Whether there are interrupt controllers: then HLT waits in the kernel.
+    pub interrupts: bool,
 }
 
 /// Registers that decide where execution continues, as KVM has them.
@@ -188,6 +190,7 @@ impl Answers {
                 kvm_run_hva: Span { start: mapping.hva, size: mapping.size },
                 kvm_run_struct_size: size_of::<kvm_bindings::kvm_run>(),
                 created_at: mapping.mapped_at,
+                interrupts: vm.machine().has_interrupts(),
             },
             start: start(vm)?,
             run: None,

@@ -18,7 +18,7 @@ impl MemoryMap {
             When::Stop => "where the guest stopped",
         };
         let (bold, red, off) = if colour { ("\x1b[1m", "\x1b[31m", "\x1b[0m") } else { ("", "", "") };
-        let mut text = format!("guest memory {when}, CR3 = {}\n", self.moment.cr3);
+        let mut text = format!("guest memory {when}, CR3{} = {}\n", self.moment.whose(), self.moment.cr3);
         if let Some(note) = &self.moment.note {
             text.push_str(&format!("note: {note}\n"));
         }

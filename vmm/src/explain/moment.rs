@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::rules::Rules;
 use super::tables::{Limits, Scan, read_table, scan};
 use super::words::Hex;
+use crate::cpus::{VcpuCount, VcpuId};
 use crate::debug::CpuState;
 use crate::error::Result;
 use crate::page_walk::PageTables;
@@ -29,6 +30,9 @@ pub enum When {
 pub struct Moment {
     /// When that was.
     pub when: When,
+    /// Whose tables they are, where the machine has several vCPUs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu: Option<VcpuId>,
     /// CR3.
     pub cr3: Hex,
     /// Why these are the tables of the start although the machine has stopped, if they are.
@@ -53,23 +57,29 @@ impl Moment {
 
     fn from_state(vm: &Vm, when: When, cpu: &CpuState) -> Self {
         let no_execute = cpu.special.efer & EferFlags::NO_EXECUTE_ENABLE.bits() != 0;
+        let vcpu = (vm.vcpu_count() > VcpuCount::ONE).then(|| vm.vcpu().id());
         let now = Rules { address_bits: vm.address_bits(), no_execute };
         match (cpu.page_tables(), vm.map().first_tables()) {
             (Some(tables), _) => {
-                Self { when, cr3: Hex(tables.cr3), note: None, rules: Some(now), tables: Some(tables) }
+                Self { when, vcpu, cr3: Hex(tables.cr3), note: None, rules: Some(now), tables: Some(tables) }
             }
             (None, Some(first)) => {
                 let reset = cpu.general.rip == RESET_RIP;
                 let why = if reset { "the vCPU was reset when it died" } else { "paging is off now" };
                 let note = Some(format!("{why}: these are the tables that CR3 pointed to at the start"));
                 let rules = Some(Rules { no_execute: true, ..now });
-                Self { when, cr3: Hex(first.cr3), note, rules, tables: Some(first) }
+                Self { when, vcpu, cr3: Hex(first.cr3), note, rules, tables: Some(first) }
             }
             (None, None) => {
                 let note = Some("paging is off: every address is a physical one".to_owned());
-                Self { when, cr3: Hex(cpu.special.cr3), note, rules: Some(now), tables: None }
+                Self { when, vcpu, cr3: Hex(cpu.special.cr3), note, rules: Some(now), tables: None }
             }
         }
+    }
+
+    /// ` of vCPU 2`, where the machine has several; else nothing.
+    pub(super) fn whose(&self) -> String {
+        self.vcpu.map(|vcpu| format!(" of {vcpu}")).unwrap_or_default()
     }
 
     /// The tables that translate; `None` while every address is a physical one.

@@ -7,7 +7,7 @@
 use object::read::File;
 use object::{Object, ObjectSection};
 use serde::Serialize;
-use shared_abi::layout;
+use shared_abi::{interrupts, layout};
 
 use super::tables::TablePage;
 use super::words::{Span, plural};
@@ -196,6 +196,7 @@ fn without_ram(vm: &Vm) -> Vec<Piece> {
         let name = match start {
             layout::CONSOLE_MMIO => "device: console",
             layout::CONSOLE_COALESCED_MMIO => "device: console, coalesced",
+            interrupts::IO_APIC => "device: I/O APIC",
             _ => "device",
         };
         pieces.push(piece(Span { start: start.0, size }, Purpose::Device, name, Some(origin)));

@@ -6,12 +6,14 @@ use shared_abi::{Gva, ports};
 use super::answers::Answers;
 use super::watch::{SeenExit, Watch, Way};
 use super::words::Hex;
+use crate::cpus::VcpuId;
 use crate::error::Result;
 use crate::exit::PortIo;
 use crate::next::StopReason;
 use crate::observe::{ExitCounts, Observer};
 use crate::origin::Origin;
 use crate::report::RunReport;
+use crate::vcpu::Vcpu;
 use crate::vm::Vm;
 
 /// What a run did.
@@ -57,6 +59,9 @@ pub struct PrintAnswer {
 pub struct ResultAnswer {
     /// How it ended, in words.
     pub end: String,
+    /// The vCPU that it ended on, where the machine has several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub vcpu: Option<VcpuId>,
     /// The guest's exit code, when it chose one.
     pub code: Option<u32>,
     /// What `vmm run` ends with.
@@ -83,10 +88,10 @@ pub fn run(vm: &mut Vm) -> Result<(Answers, RunReport)> {
 /// As [`run`].
 pub fn run_with(vm: &mut Vm, observer: &mut impl Observer) -> Result<(Answers, RunReport)> {
     let mut answers = Answers::of(vm)?;
-    let mapping = vm.vcpu().run_mapping();
+    let mappings = vm.vcpus().map(Vcpu::run_mapping);
     let printed = vm.machine().console().printed();
     let before = printed.bytes();
-    let mut both = (Watch::new(printed.clone(), mapping), observer);
+    let mut both = (Watch::new(printed.clone(), mappings), observer);
     let report = vm.run_observed(&mut both)?;
     let all = printed.bytes() - before;
     answers.run = Some(run_answers(vm, &both.0, &report, all));
@@ -105,7 +110,7 @@ fn run_answers(vm: &mut Vm, watch: &Watch, report: &RunReport, printed: u64) -> 
         bytes: watch.printed_bytes,
         bytes_without_exit: printed.saturating_sub(watch.printed_bytes),
     });
-    let last = watch.last();
+    let last = watch.last(vm.vcpu().id());
     let code = match report.stop {
         StopReason::Exited { code } => Some(code),
         _ => None,
@@ -120,6 +125,7 @@ fn run_answers(vm: &mut Vm, watch: &Watch, report: &RunReport, printed: u64) -> 
         last_port_io,
         result: ResultAnswer {
             end: report.stop.to_string(),
+            vcpu: report.vcpu,
             code,
             process_exit_code: report.stop.process_exit_code(),
             last_exit: last.cloned(),

@@ -201,6 +201,13 @@ impl VcpuAnswer {
             format!("{} bytes are the structure; data of port I/O lie behind", self.kvm_run_struct_size),
         );
         page.source("created", Some(self.created_at), "KVM_CREATE_VCPU, and mmap of its descriptor");
+        page.fact(
+            "interrupts",
+            match self.interrupts {
+                true => "a local APIC in KVM, an I/O APIC in the VMM: HLT waits in the kernel",
+                false => "no controllers, as the guest asks for none: HLT ends the run",
+            },
+        );
     }
 }
 
@@ -268,6 +275,9 @@ impl ResultAnswer {
     fn write(&self, page: &mut Page) {
         page.heading("The result");
         page.fact("end", &self.end);
+        if let Some(vcpu) = self.vcpu {
+            page.fact("on", format!("{vcpu}; what is told of the last exit is told of it"));
+        }
         if let Some(exit) = &self.last_exit {
             write_exit(page, "last exit", exit, self.by.as_deref());
         }

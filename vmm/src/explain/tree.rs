@@ -165,6 +165,7 @@ mod tests {
     fn tree(tables: &[&[(usize, u64)]]) -> TableTree {
         let moment = Moment {
             when: When::Start,
+            vcpu: None,
             cr3: Hex(0x1000),
             note: None,
             rules: None,

@@ -161,7 +161,7 @@ impl fmt::Display for Walk {
             if let Some(note) = &self.moment.note {
                 writeln!(f, "  note: {note}")?;
             }
-            writeln!(f, "  CR3  {}", self.moment.cr3)?;
+            writeln!(f, "  CR3  {}{}", self.moment.cr3, self.moment.whose())?;
         }
         for step in &self.steps {
             write!(f, "  {:4} [{}] at GPA {}", step.level, step.index, step.entry_gpa)?;
@@ -192,8 +192,14 @@ mod tests {
 
     fn walk(words: &[(u64, u64)], gva: u64) -> Walk {
         let rules = Some(Rules { address_bits: 39, no_execute: true });
-        let moment =
-            Moment { when: When::Stop, cr3: Hex(0x1000), note: None, rules, tables: Some(0x1000.into()) };
+        let moment = Moment {
+            when: When::Stop,
+            vcpu: None,
+            cr3: Hex(0x1000),
+            note: None,
+            rules,
+            tables: Some(0x1000.into()),
+        };
         let read = |gpa: Gpa| {
             let word = words.iter().find(|(own, _)| *own == gpa.0).map_or(0, |(_, word)| *word);
             (gpa.0 < 1 << 20).then_some(word)

@@ -8,6 +8,7 @@ use shared_abi::{Gva, ports};
 
 use super::words::Hex;
 use crate::console::Printed;
+use crate::cpus::VcpuId;
 use crate::exit::Exit;
 use crate::next::Next;
 use crate::observe::{ExitCounts, Observer};
@@ -74,9 +75,11 @@ const MAX_DATA: usize = 16;
 pub(super) struct Watch {
     counts: ExitCounts,
     printed: Printed,
-    mapping: RunMapping,
-    before: u64,
-    last: Option<SeenExit>,
+    /// Bytes that are among those which some exit has printed, or were printed before it.
+    counted: u64,
+    /// Whose turn it is.
+    vcpu: VcpuId,
+    turns: Vec<Turn>,
     /// The first exit that printed.
     pub(super) first_print: Option<SeenExit>,
     /// How many did.
@@ -85,26 +88,41 @@ pub(super) struct Watch {
     pub(super) printed_bytes: u64,
 }
 
+/// A vCPU, and the exit of it that is being answered or was answered last.
+#[derive(Debug)]
+struct Turn {
+    mapping: RunMapping,
+    /// What was printed when it left.
+    before: u64,
+    last: Option<SeenExit>,
+}
+
 impl Watch {
-    pub(super) fn new(printed: Printed, mapping: RunMapping) -> Self {
+    /// Somebody who watches the vCPUs that have these mappings.
+    pub(super) fn new(printed: Printed, mappings: impl Iterator<Item = RunMapping>) -> Self {
+        let before = printed.bytes();
         Self {
             counts: ExitCounts::default(),
-            before: printed.bytes(),
             printed,
-            mapping,
-            last: None,
+            counted: before,
+            vcpu: VcpuId::FIRST,
+            turns: mappings.map(|mapping| Turn { mapping, before, last: None }).collect(),
             first_print: None,
             prints: 0,
             printed_bytes: 0,
         }
     }
 
-    /// The last exit of the run.
-    pub(super) fn last(&self) -> Option<&SeenExit> {
-        self.last.as_ref()
+    /// The last exit of a vCPU.
+    pub(super) fn last(&self, vcpu: VcpuId) -> Option<&SeenExit> {
+        self.turns.get(vcpu.index())?.last.as_ref()
     }
 
-    fn seen(&self, exit: &Exit<'_>, place: Option<Place>) -> SeenExit {
+    fn turn(&mut self) -> &mut Turn {
+        self.turns.get_mut(self.vcpu.index()).expect("every vCPU of the machine is watched")
+    }
+
+    fn seen(&mut self, exit: &Exit<'_>, place: Option<Place>) -> SeenExit {
         let (way, data): (Way, &[u8]) = match exit {
             Exit::PioIn { port, size, data } => (port_way(*port, false, *size, data.len()), data),
             Exit::PioOut { port, size, data } => (port_way(*port, true, *size, data.len()), data),
@@ -113,32 +131,41 @@ impl Watch {
             Exit::MmioWrite { gpa, data } => (mmio_way(gpa.0, true, data.len()), data),
             other => (Way::Other { name: name(other).to_owned() }, &[]),
         };
+        let start = self.turn().mapping.hva;
         let data_hva = (!data.is_empty()).then_some(data.as_ptr() as u64);
         SeenExit {
             number: self.counts.total(),
             way,
             data: data.iter().copied().take(MAX_DATA).collect(),
             data_hva: data_hva.map(Hex),
-            data_offset: data_hva.and_then(|hva| hva.checked_sub(self.mapping.hva)).map(Hex),
+            data_offset: data_hva.and_then(|hva| hva.checked_sub(start)).map(Hex),
             rip: place.map(|Place { rip: Gva(rip), .. }| Hex(rip)),
         }
     }
 }
 
 impl Observer for Watch {
+    fn on_vcpu(&mut self, vcpu: VcpuId) {
+        self.vcpu = vcpu;
+    }
+
     fn on_exit(&mut self, exit: &Exit<'_>, place: Option<Place>) {
         self.counts.on_exit(exit, place);
-        self.before = self.printed.bytes();
-        self.last = Some(self.seen(exit, place));
+        let (before, seen) = (self.printed.bytes(), self.seen(exit, place));
+        let turn = self.turn();
+        (turn.before, turn.last) = (before, Some(seen));
     }
 
     fn on_answer(&mut self, _: &Next) {
-        let bytes = self.printed.bytes() - self.before;
+        let now = self.printed.bytes();
+        // What another vCPU has printed meanwhile is counted once.
+        let bytes = now - self.turn().before.max(self.counted).min(now);
         if bytes > 0 {
+            self.counted = now;
             self.prints += 1;
             self.printed_bytes += bytes;
             if self.first_print.is_none() {
-                self.first_print.clone_from(&self.last);
+                self.first_print = self.turn().last.clone();
             }
         }
     }

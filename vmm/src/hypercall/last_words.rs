@@ -3,6 +3,7 @@
 //! Both come from a kernel that is broken by its own account, so both may hold anything. Guest side:
 //! `guest-kernel/src/panic.rs` and `guest-kernel/src/exceptions.rs`.
 
+use serde::{Deserialize, Serialize};
 use shared_abi::define::Shared;
 use shared_abi::{ExceptionFrame, Gva};
 
@@ -12,7 +13,7 @@ use crate::guest_space::GuestBuffer;
 use crate::next::StopReason;
 
 /// The words of a guest that panicked, as far as they are kept.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PanicText {
     bytes: Vec<u8>,
     is_cut: bool,
@@ -22,9 +23,14 @@ impl PanicText {
     /// The most that is kept, in bytes. The console shows the rest, too.
     pub const MAX: usize = 4096;
 
+    /// Whether it is one that a guest can have left.
+    pub(crate) fn is_valid(&self) -> bool {
+        self.bytes.len() <= Self::MAX
+    }
+
     /// Bytes that still fit.
     fn room(&self) -> usize {
-        Self::MAX - self.bytes.len()
+        Self::MAX.saturating_sub(self.bytes.len())
     }
 
     fn add(&mut self, bytes: &[u8], total: u64) {

@@ -9,6 +9,7 @@ mod cpus;
 mod files;
 mod journal;
 mod last_words;
+mod snapshot;
 mod space;
 mod time;
 
@@ -36,6 +37,8 @@ use crate::vm::Vm;
 pub(crate) enum Outcome {
     /// The guest gets this answer and continues.
     Answer(Answer),
+    /// The guest gets this answer, and the run is over for now.
+    AnswerAndStop(Answer, StopReason),
     /// The run is over.
     Stop(StopReason),
 }
@@ -72,20 +75,20 @@ pub fn handle(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) 
         Ok(call) => answer(call, &mut Context { machine, vcpu: &mut *vcpu, observer: &mut *observer })?,
         Err(error) => Outcome::Answer(Err(error)),
     };
-    match outcome {
-        Outcome::Answer(answer) => {
-            observer.on_call(&registers, Some(answer));
-            let (rax, rdi) = encode_answer(answer);
-            vcpu.set_hypercall_answer(rax, rdi)?;
-            let space = || GuestSpace::of(vcpu, &machine.memory);
-            machine.journal().record(&registers, &answer, (rax, rdi), space);
-            Ok(Next::Resume)
-        }
+    let (answer, next) = match outcome {
+        Outcome::Answer(answer) => (answer, Next::Resume),
+        Outcome::AnswerAndStop(answer, reason) => (answer, Next::Stop(reason)),
         Outcome::Stop(reason) => {
             observer.on_call(&registers, None);
-            Ok(Next::Stop(reason))
+            return Ok(Next::Stop(reason));
         }
-    }
+    };
+    observer.on_call(&registers, Some(answer));
+    let (rax, rdi) = encode_answer(answer);
+    vcpu.set_hypercall_answer(rax, rdi)?;
+    let space = || GuestSpace::of(vcpu, &machine.memory);
+    machine.journal().record(&registers, &answer, (rax, rdi), space);
+    Ok(next)
 }
 
 /// What becomes of a call of a repeated run, which gets the answers of the first; `None` when the host must answer.
@@ -185,6 +188,8 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::StartCpu { cpu, entry_gva, stack_gva, argument } => {
             cpus::start(context, cpu, entry_gva, stack_gva, argument)?
         }
+        Hypercall::Snapshot => return snapshot::ask(context),
+        Hypercall::Identity => snapshot::identity(machine),
         Hypercall::Exception { frame_gva } => return last_words::exception(context, frame_gva),
         Hypercall::Panic { text_gva, text_size } => {
             return last_words::panic(context, buffer(text_gva, text_size));

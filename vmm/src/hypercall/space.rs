@@ -1,7 +1,7 @@
 //! Calls about the guest's own memory: translate, fill with random bytes, copy the arguments.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 
 use shared_abi::define::Shared;
 use shared_abi::hypercall::{MAX_RANDOM_BYTES, Translation};
@@ -39,11 +39,15 @@ pub(super) fn random_bytes(context: &Context<'_>, buffer: GuestBuffer) -> Result
         return Ok(Err(error));
     }
     let mut bytes = vec![0; buffer.size as usize];
-    let filled = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
-    if filled.is_err() {
+    if fill_randomly(&mut bytes).is_err() {
         return Ok(Err(HypercallError::HostFailed));
     }
     Ok(space.write(buffer.gva, &bytes).map(|()| buffer.size))
+}
+
+/// Fills `bytes` from the host's random number generator.
+pub(super) fn fill_randomly(bytes: &mut [u8]) -> io::Result<()> {
+    File::open("/dev/urandom").and_then(|mut random| random.read_exact(bytes))
 }
 
 /// Copies the arguments as far as they fit, and answers what all of them take.

@@ -155,6 +155,7 @@ impl HtmlReport {
         let [small, medium, large] = self.scan.pages;
         let at = self.symbols.frames(self.stop.rip());
         let function = at.first().and_then(|frame| frame.function.clone()).unwrap_or_default();
+        let on = self.report.vcpu.map(|vcpu| format!(", on {vcpu}")).unwrap_or_default();
         vec![
             fact("Exits", grouped(total.exits), busiest.unwrap_or_default()),
             fact("Time in the guest", short(total.guest_ns), share(total.guest_ns)),
@@ -169,7 +170,7 @@ impl HtmlReport {
                 grouped(self.scan.tables.len() as u64),
                 format!("{} pages mapped", grouped(small + medium + large)),
             ),
-            fact("RIP at the end", self.stop.rip().to_string(), function),
+            fact("RIP at the end", self.stop.rip().to_string(), function + &on),
         ]
     }
 

@@ -11,6 +11,10 @@ use shared_abi::Gva;
 
 /// The table of registers.
 pub(super) fn registers(start: &CpuState, stop: &CpuState, symbols: &Symbols, map: &MemoryMap) -> Registers {
+    let which = match map.moment.vcpu {
+        Some(vcpu) => format!("{vcpu}, which the run has ended on,"),
+        None => "the vCPU".to_owned(),
+    };
     let (before, after) = (values(start), values(stop));
     let rows = before.into_iter().zip(after).map(|((name, start), (_, stop))| Register {
         name,
@@ -20,9 +24,10 @@ pub(super) fn registers(start: &CpuState, stop: &CpuState, symbols: &Symbols, ma
         changed: start != stop,
     });
     Registers {
-        lead: "Before the first instruction, and where the vCPU stopped; what has changed is marked. The last column \
-               is about the end."
-            .to_owned(),
+        lead: format!(
+            "Before the first instruction, and where {which} stopped; what has changed is marked. The last column is \
+             about the end."
+        ),
         rows: rows.collect(),
     }
 }

@@ -24,6 +24,7 @@ pub(crate) const DEEDS: &[Deed] = &[
     ("cpus-hostile", || call_from_all()),
     ("cpus-read", || read_on_all()),
     ("cpus-lines", print_on_all),
+    ("cpus-duel", duel),
     ("start-cpu", start_wildly),
 ];
 
@@ -95,7 +96,7 @@ fn idle_all() -> ! {
 /// Counted by all at once.
 static COUNT: AtomicU64 = AtomicU64::new(0);
 /// How far each counts.
-const EACH: u64 = 1000;
+const EACH: u64 = 100;
 
 extern "C" fn count(cpu: u64) -> ! {
     for _ in 0..EACH {
@@ -223,4 +224,20 @@ fn print_lines() {
         println!("{number} is short");
         println!("{number}{long}{number}{long}{number}");
     }
+}
+
+/// Two CPUs try to start each other, again and again. Both run, so neither can be.
+fn duel() {
+    const ROUNDS: u64 = 300;
+    extern "C" fn second(cpu: u64) -> ! {
+        for _ in 0..ROUNDS {
+            assert_eq!(start(0, halt), Err(HypercallError::AlreadyExists));
+        }
+        spin(cpu)
+    }
+    start(1, second).expect("a CPU that was never started");
+    while ARRIVED.load(Ordering::Acquire) == 0 {
+        assert_eq!(start(1, halt), Err(HypercallError::AlreadyExists));
+    }
+    println!("both have survived");
 }

@@ -15,6 +15,8 @@ mod files;
 mod gallery;
 mod memory;
 mod prints;
+mod snapshots;
+mod wander;
 
 use guest_kernel::cpu::idt;
 use guest_kernel::{arguments, entry, hypercall, println};
@@ -35,6 +37,8 @@ const DEEDS: &[&[Deed]] = &[
     chance::DEEDS,
     cpus::DEEDS,
     debuggee::DEEDS,
+    snapshots::DEEDS,
+    wander::DEEDS,
 ];
 
 fn main() {

@@ -80,7 +80,10 @@ pub(in crate::debug) fn signal(stop: &StopReason) -> u16 {
         StopReason::UnclaimedPort { .. } | StopReason::UnclaimedMmio { .. } => libc::SIGBUS,
         StopReason::EmulationFailure(_) => libc::SIGILL,
         StopReason::TimedOut { .. } => libc::SIGXCPU,
-        StopReason::Interrupted | StopReason::Paused | StopReason::DebuggerLeft { .. } => libc::SIGINT,
+        StopReason::Interrupted
+        | StopReason::Paused
+        | StopReason::SnapshotAsked
+        | StopReason::DebuggerLeft { .. } => libc::SIGINT,
         StopReason::Debug(_) => libc::SIGTRAP,
         StopReason::EntryFailed { .. }
         | StopReason::InternalError { .. }

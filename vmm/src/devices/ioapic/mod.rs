@@ -20,6 +20,7 @@ mod redirection;
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use shared_abi::interrupts::PINS;
 
 use crate::error::Result;
@@ -44,15 +45,21 @@ pub trait Messages: Send + fmt::Debug {
 /// The controller.
 #[derive(Debug)]
 pub struct Ioapic {
+    state: IoapicState,
+    messages: Box<dyn Messages>,
+}
+
+/// What the controller holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IoapicState {
     id: u32,
     /// IOREGSEL.
     selected: u8,
     pins: [Pin; PINS],
-    messages: Box<dyn Messages>,
 }
 
 /// A pin: its line, and what becomes of a signal there.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Pin {
     is_asserted: bool,
     redirection: Redirection,
@@ -80,25 +87,45 @@ impl Ioapic {
     #[must_use]
     pub fn new(messages: Box<dyn Messages>) -> Self {
         let pin = Pin { is_asserted: false, redirection: Redirection::RESET, routed: None };
-        Self { id: 0, selected: 0, pins: [pin; PINS], messages }
+        Self { state: IoapicState { id: 0, selected: 0, pins: [pin; PINS] }, messages }
+    }
+
+    /// What it holds now.
+    #[must_use]
+    pub fn state(&self) -> &IoapicState {
+        &self.state
+    }
+
+    /// Lets it hold what another one held. Nothing is sent: what was sent is with the local APICs.
+    ///
+    /// # Errors
+    /// As the carrier of messages has them.
+    pub fn set_state(&mut self, state: &IoapicState) -> Result<()> {
+        let before = std::mem::replace(&mut self.state, state.clone());
+        for (index, (pin, before)) in state.pins.iter().zip(&before.pins).enumerate() {
+            if let Some(message) = pin.routed.filter(|_| pin.routed != before.routed) {
+                self.messages.route(index, message)?;
+            }
+        }
+        Ok(())
     }
 
     /// What the guest reads at `offset`; nothing is there but IOREGSEL and the window.
     #[must_use]
     pub fn read(&self, offset: u64) -> u32 {
         match offset {
-            IOREGSEL => self.selected.into(),
-            IOWIN => self.read_register(self.selected),
+            IOREGSEL => self.state.selected.into(),
+            IOWIN => self.read_register(self.state.selected),
             _ => 0,
         }
     }
 
     fn read_register(&self, register: u8) -> u32 {
         match register {
-            ID | ARBITRATION => self.id,
+            ID | ARBITRATION => self.state.id,
             VERSION => (PINS as u32 - 1) << 16 | WITH_EOI,
             _ => half_of(register).map_or(0, |(pin, is_high)| {
-                self.pins.get(pin).map_or(0, |pin| pin.redirection.half(is_high))
+                self.state.pins.get(pin).map_or(0, |pin| pin.redirection.half(is_high))
             }),
         }
     }
@@ -109,8 +136,8 @@ impl Ioapic {
     /// As the carrier of messages has them.
     pub fn write(&mut self, offset: u64, value: u32) -> Result<()> {
         match offset {
-            IOREGSEL => self.selected = value as u8,
-            IOWIN => return self.write_register(self.selected, value),
+            IOREGSEL => self.state.selected = value as u8,
+            IOWIN => return self.write_register(self.state.selected, value),
             EOI => return self.end(value as u8),
             _ => {}
         }
@@ -119,10 +146,10 @@ impl Ioapic {
 
     fn write_register(&mut self, register: u8, value: u32) -> Result<()> {
         if register == ID {
-            self.id = value & ID_MASK;
+            self.state.id = value & ID_MASK;
         }
         let Some((index, is_high)) = half_of(register) else { return Ok(()) };
-        let Some(pin) = self.pins.get_mut(index) else { return Ok(()) };
+        let Some(pin) = self.state.pins.get_mut(index) else { return Ok(()) };
         pin.redirection = pin.redirection.with_half(is_high, value);
         let message = pin.redirection.message();
         if !pin.redirection.is_masked() && pin.routed != Some(message) {
@@ -137,7 +164,7 @@ impl Ioapic {
     /// # Errors
     /// As the carrier of messages has them.
     pub fn set_line(&mut self, pin: usize, is_asserted: bool) -> Result<()> {
-        let Some(own) = self.pins.get_mut(pin) else { return Ok(()) };
+        let Some(own) = self.state.pins.get_mut(pin) else { return Ok(()) };
         let is_edge = is_asserted && !own.is_asserted;
         own.is_asserted = is_asserted;
         if own.redirection.is_level() {
@@ -152,7 +179,7 @@ impl Ioapic {
     /// As the carrier of messages has them.
     pub fn end(&mut self, vector: u8) -> Result<()> {
         for index in 0..PINS {
-            let Some(pin) = self.pins.get_mut(index) else { break };
+            let Some(pin) = self.state.pins.get_mut(index) else { break };
             if pin.redirection.is_served() && pin.redirection.vector() == vector {
                 pin.redirection = pin.redirection.ended();
                 self.look_at(index)?;
@@ -163,7 +190,7 @@ impl Ioapic {
 
     /// Sends for a level-triggered pin, if its line is asserted and no interrupt of it is being served.
     fn look_at(&mut self, index: usize) -> Result<()> {
-        let Some(pin) = self.pins.get_mut(index) else { return Ok(()) };
+        let Some(pin) = self.state.pins.get_mut(index) else { return Ok(()) };
         let entry = pin.redirection;
         if !pin.is_asserted || entry.is_masked() || !entry.is_level() || entry.is_served() {
             return Ok(());

@@ -8,8 +8,10 @@
 //! ```
 //! Intel 82093AA data sheet, 3.2.4.
 
+use serde::{Deserialize, Serialize};
+
 /// A redirection entry, as the guest wrote it, and whether an interrupt of it is being served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Redirection(u64);
 
 impl Redirection {
@@ -85,7 +87,7 @@ impl Redirection {
 }
 
 /// A message to local APICs: on hardware a write to the address (Intel SDM vol. 3A, 12.11).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Which APICs: 0xFEE in the highest bits, then the destination.
     pub address: u32,

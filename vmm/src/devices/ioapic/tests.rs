@@ -140,7 +140,7 @@ proptest! {
             ioapic.write(offset & 0x70, value & 0x3F).expect("the recorder never fails");
             ioapic.write(offset, value).expect("the recorder never fails");
             set_line(&mut ioapic, pin, is_asserted);
-            for pin in &ioapic.pins {
+            for pin in &ioapic.state.pins {
                 let entry = pin.redirection;
                 prop_assert!(!entry.is_served() || entry.is_level());
                 prop_assert!(entry.is_masked() || pin.routed == Some(entry.message()));

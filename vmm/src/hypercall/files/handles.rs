@@ -72,6 +72,16 @@ impl Handles {
         Self { slots: Vec::new(), limit: limit.min(u32::MAX - FIRST) }
     }
 
+    /// How many are open.
+    pub(super) fn count(&self) -> usize {
+        self.slots.iter().flatten().count()
+    }
+
+    /// Frees all.
+    pub(super) fn clear(&mut self) {
+        self.slots.clear();
+    }
+
     /// The smallest handle that is free.
     pub(super) fn free(&self) -> Result<u32, HypercallError> {
         let index = self.slots.iter().position(Option::is_none).unwrap_or(self.slots.len()) as u32;

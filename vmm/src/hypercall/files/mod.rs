@@ -106,6 +106,16 @@ impl Files {
         Ok(Self { granted: grant.map(Granted::new).transpose()? })
     }
 
+    /// How many files and directories are open.
+    pub(crate) fn open_count(&self) -> usize {
+        self.granted.as_ref().map_or(0, |granted| granted.handles.count())
+    }
+
+    /// Closes all of them.
+    pub(crate) fn close_all(&mut self) {
+        self.granted.iter_mut().for_each(|granted| granted.handles.clear());
+    }
+
     /// What the guest may use, if anything.
     fn granted(&mut self) -> Result<&mut Granted, HypercallError> {
         self.granted.as_mut().ok_or(HypercallError::NotGranted)
