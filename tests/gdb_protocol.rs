@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use shared_abi::layout;
+use shared_abi::{Gpa, Gva, layout};
 use vmm::debug::Symbols;
 use vmm::features::Feature;
-use vmm::{KernelSource, StopReason};
+use vmm::{Flat, KernelSource, Start, StartMode, StopReason};
 
 use crate::harness::elf::{Elf, RX, Segment};
 use crate::harness::gdb_client::{Client, debug};
@@ -413,4 +413,22 @@ proptest! {
         };
         prop_assert!(known, "{stop:?}");
     }
+}
+
+#[test]
+fn monitor_tells_the_mode_and_the_segments() {
+    let mut session = debug(probe("return"));
+    let told = session.client.monitor("mode");
+    assert!(told.starts_with("64-bit mode, at 0x100000\nCS 0x8: base 0x0, "), "{told}");
+    drop(session);
+
+    let mut session = debug(code(&EXIT).with(|config| {
+        config.kernel = KernelSource::Bytes(EXIT.into());
+        let flat = Flat { load_at: Gpa(0x1_0000), entry: Gva(0x1_0000) };
+        config.start = Start { mode: StartMode::Real, flat: Some(flat) };
+    }));
+    let client = &mut session.client;
+    assert!(client.monitor("mode").starts_with("real mode, at 1000:0000, linear 0x10000\n"));
+    assert_eq!(client.read(0x1_0000, 4), Some(EXIT.to_vec()), "addresses are linear");
+    assert_eq!(continue_to_stop(client), "W00");
 }

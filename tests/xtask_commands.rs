@@ -5,6 +5,7 @@ use std::process::Command;
 
 use vmm::debug::{Detail, Symbols};
 use xtask::guest::{self, DebugInfo};
+use xtask::modes::table::MODES;
 use xtask::workspace::{self, Profile};
 
 use crate::harness::workspace_copy::WorkspaceCopy;
@@ -180,4 +181,30 @@ fn diff_exits_runs_programs_itself() {
     let hello = seen.stdout.lines().find(|line| line.contains("21 console -> nothing"));
     assert!(hello.is_some_and(|line| line.contains("21 -> 0")), "{seen:?}");
     assert!(seen.stdout.lines().last().is_some_and(|line| line.starts_with("total")), "{seen:?}");
+}
+
+#[test]
+fn the_tour_of_modes_tells_programs_of_every_mode() {
+    let seen = xtask(&["modes", "--json"]);
+    assert_eq!(seen.code, Some(0), "{seen:?}");
+    let tours: serde_json::Value = serde_json::from_str(&seen.stdout).expect("JSON");
+    let rows = tours[0]["rows"].as_array().expect("a row for each mode");
+    let names: Vec<_> = rows.iter().filter_map(|row| row["mode"].as_str()).collect();
+    assert_eq!(names, MODES.iter().map(|mode| mode.name).collect::<Vec<_>>());
+    for (row, mode) in rows.iter().zip(MODES) {
+        let name = mode.name;
+        assert_eq!(
+            (row["since"].as_str(), row["address_bits"].as_str()),
+            (Some(mode.since), Some(mode.address_bits))
+        );
+        match row["verdict"].as_str() {
+            Some("works") => assert!(row["how"].is_null(), "{name}: {row}"),
+            Some("missing") => {
+                assert!(row["how"].as_str().is_some_and(|how| !how.is_empty()), "{name}: {row}")
+            }
+            other => panic!("{name}: {other:?}: {row}"),
+        }
+        let was_seen_here = mode.seen_on.iter().any(|&kvm| tours[0]["kvm"] == kvm);
+        assert!(!was_seen_here || row["verdict"] == "works", "{name} was seen working here: {row}");
+    }
 }

@@ -4,7 +4,7 @@ use shared_abi::{Gpa, Gva};
 use vmm::Backing;
 use vmm::guest_space::{Access, GuestBuffer, GuestSpace};
 use vmm::memory::GuestMemory;
-use vmm::page_walk::{trace, walk};
+use vmm::page_walk::{PageTables, Paging, trace, walk};
 
 use super::Words;
 
@@ -23,12 +23,21 @@ pub(super) fn run(input: &[u8]) {
         let entry = words.word() | u64::from(words.byte());
         let _ = memory.write(Gpa(TABLES + (page << 12) + index % 512 * 8), &entry.to_le_bytes());
     }
-    for cr3 in [cr3, TABLES] {
+    let kinds = [
+        Paging::FourLevels,
+        Paging::Pae,
+        Paging::Bits32 { large_pages: true },
+        Paging::Bits32 { large_pages: false },
+    ];
+    let tables = |paging| [cr3, TABLES].map(|cr3| PageTables { cr3, paging });
+    for tables in kinds.into_iter().flat_map(tables) {
+        // Outside 64-bit mode an address has 32 bits; with more there is nothing to walk.
+        let gva = if tables.paging == Paging::FourLevels { gva } else { Gva(gva.0 & 0xFFFF_FFFF) };
         let read = |gpa: Gpa| memory.read_u64(gpa).ok();
-        let (walked, traced) = (walk(cr3, gva, read), trace(cr3, gva, read));
+        let (walked, traced) = (walk(tables, gva, read), trace(tables, gva, read));
         assert_eq!(walked, traced.end, "a walk and its trace differ");
         assert!(traced.steps.len() <= 4 && !traced.reason().is_empty());
-        let space = GuestSpace::with_page_tables(&memory, cr3);
+        let space = GuestSpace::with_page_tables(&memory, tables);
         for access in [Access::Read, Access::Write] {
             // A size beyond what a call may transfer is refused before it comes here.
             let buffer = GuestBuffer { gva, size: size % (1 << 24) };

@@ -12,6 +12,8 @@ use super::pieces::{Purpose, pieces};
 use super::run_answers::RunAnswers;
 use super::tables::MappedRun;
 use super::words::{Hex, PageRights, Span};
+use crate::debug::instruction;
+use crate::debug::mode::{self, Mode};
 use crate::error::Result;
 use crate::guest_space::GuestSpace;
 use crate::origin::Origin;
@@ -140,7 +142,7 @@ pub struct VcpuAnswer {
 pub struct StartAnswer {
     /// `e_entry` of the image.
     pub entry: Hex,
-    /// RIP.
+    /// RIP; outside 64-bit mode with the base of CS.
     pub rip: Hex,
     /// The function there, and its source, when the image tells.
     pub symbol: Option<String>,
@@ -152,6 +154,10 @@ pub struct StartAnswer {
     pub rsp: Hex,
     /// RDI, which points to `BootInfo` at the start.
     pub rdi: Hex,
+    /// The mode that the CPU is in.
+    pub mode: &'static str,
+    /// The place of the next instruction, as that mode names it.
+    pub place: String,
     /// CR0.
     pub cr0: Hex,
     /// CR4.
@@ -281,7 +287,7 @@ fn tables(vm: &Vm, moment: &Moment) -> TablesAnswer {
 
 fn start(vm: &Vm) -> Result<StartAnswer> {
     let cpu = vm.cpu_state()?;
-    let rip = cpu.rip();
+    let rip = instruction::linear_rip(&cpu);
     let gpa = cpu.space(vm.memory()).translate(rip).map(|mapping| mapping.gpa);
     let origins = vm.origins();
     Ok(StartAnswer {
@@ -292,6 +298,8 @@ fn start(vm: &Vm) -> Result<StartAnswer> {
         rip_hva: gpa.and_then(|gpa| vm.memory().hva(gpa)).map(Hex),
         rsp: Hex(cpu.general.rsp),
         rdi: Hex(cpu.general.rdi),
+        mode: Mode::of(&cpu).name(),
+        place: mode::place(&cpu),
         cr0: Hex(cpu.special.cr0),
         cr4: Hex(cpu.special.cr4),
         efer: Hex(cpu.special.efer),

@@ -221,7 +221,8 @@ impl StartAnswer {
         }
         page.fact("ELF entry", self.entry);
         page.fact("RSP, RDI", format!("{}, {}", self.rsp, self.rdi));
-        page.fact("mode", format!("CR0 {}, CR4 {}, EFER {}", self.cr0, self.cr4, self.efer));
+        let Self { mode, place, cr0, cr4, efer, .. } = self;
+        page.fact("mode", format!("{mode}, at {place}: CR0 {cr0}, CR4 {cr4}, EFER {efer}"));
         page.source("decided", Some(self.decided_at), "RIP is the image's entry, CR3 the first page table");
         page.source("set", Some(self.special_set_at), "KVM_SET_SREGS: CR3, CR0, CR4, EFER, segments");
         page.source("", Some(self.general_set_at), "KVM_SET_REGS: RIP, RSP, RDI");
