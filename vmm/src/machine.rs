@@ -1,6 +1,7 @@
 //! `Machine`: what all vCPUs of a VM share.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::devices::bus::{MmioBus, PioBus};
 use crate::devices::{DebugConsole, ExitPort, MmioConsole};
 use crate::error::{Error, Result};
 use crate::guest_space::GuestBuffer;
-use crate::hypercall::{Answer, Files, Journal, PanicText};
+use crate::hypercall::{Answer, Files, Journal, PanicText, elapsed_ns};
 use crate::input::Input;
 use crate::interrupts::{IrqLine, MessageLine, SharedIoapic};
 use crate::log::{Log, LogRecord};
@@ -67,6 +68,8 @@ pub struct Machine {
     askers: Mutex<Vec<VcpuId>>,
     /// A number that no other machine has; 0 until the guest asks.
     identity: Mutex<u64>,
+    /// Nanoseconds by which its monotonic time is ahead of this process's.
+    clock_offset: AtomicU64,
 }
 
 /// What a machine is made of, beside the devices that every machine has.
@@ -149,6 +152,7 @@ impl Machine {
             snapshots: parts.snapshots,
             askers: Mutex::default(),
             identity: Mutex::default(),
+            clock_offset: AtomicU64::new(0),
         })
     }
 
@@ -308,6 +312,17 @@ impl Machine {
     /// What tells this machine from its copies.
     pub(crate) fn identity(&self) -> MutexGuard<'_, u64> {
         locked(&self.identity)
+    }
+
+    /// Nanoseconds by which its monotonic time is ahead of this process's.
+    pub(crate) fn clock_offset(&self) -> u64 {
+        self.clock_offset.load(Ordering::Relaxed)
+    }
+
+    /// Its monotonic time is at least `seen_ns` from now on.
+    pub(crate) fn advance_clock(&self, seen_ns: u64) {
+        let ahead = seen_ns.saturating_sub(elapsed_ns().unwrap_or_default());
+        self.clock_offset.fetch_max(ahead, Ordering::Relaxed);
     }
 
     /// Puts it among other people and files. Text that waits for the end of its line goes to the new console.

@@ -8,6 +8,7 @@ mod hypercalls;
 mod image;
 mod page_walk;
 pub mod self_test;
+mod snapshot;
 mod symbols;
 
 /// Something that is given any bytes and must not panic, hang, or take all memory.
@@ -39,6 +40,11 @@ impl Target {
         Self { name, about, run, seeds, max_size: crate::corpus::MAX_FILE_SIZE * 2, is_hidden: false }
     }
 
+    /// One of inputs that are larger.
+    const fn up_to(self, max_size: usize) -> Self {
+        Self { max_size, ..self }
+    }
+
     const fn hidden(self) -> Self {
         Self { is_hidden: true, ..self }
     }
@@ -52,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     Target::new("guest-tests", "lists of tests in images", guest_tests::run, guest_tests::seeds),
     Target::new("hypercalls", "calls of a guest, answered by a machine", hypercalls::run, hypercalls::seeds),
     Target::new("page-walk", "page tables that a guest has built", page_walk::run, page_walk::seeds),
+    Target::new("snapshot", "files of snapshots", snapshot::run, snapshot::seeds).up_to(256 << 10),
     Target::new("symbols", "debug information and symbol tables", symbols::run, symbols::seeds),
     Target::new("self-test", "a planted bug", self_test::run, self_test::seeds).hidden(),
     Target::new("self-test-abort", "one that is deadly", self_test::abort, self_test::seeds).hidden(),

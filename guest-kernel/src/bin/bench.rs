@@ -5,7 +5,9 @@
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use guest_kernel::hypercall::console_write;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_kernel::hypercall::{Hypercall, call, console_write};
 use guest_kernel::{arguments, entry};
 
 entry!(main);
@@ -13,10 +15,11 @@ entry!(main);
 fn main() {
     let mut words = arguments();
     let (what, often) = (words.next().unwrap_or_default(), words.next().and_then(|word| word.parse().ok()));
-    let often: u64 = often.expect("usage: bench calls|mebibytes COUNT");
+    let often: u64 = often.expect("usage: bench calls|mebibytes|touch COUNT");
     match what {
         "calls" => calls(often),
         "mebibytes" => mebibytes(often),
+        "touch" => touch(often),
         _ => panic!("there is no benchmark `{what}`"),
     }
 }
@@ -35,6 +38,21 @@ static MEBIBYTE: [u8; 1 << 20] = {
 fn mebibytes(often: u64) {
     for _ in 0..often {
         console_write(&MEBIBYTE).expect("a console");
+    }
+}
+
+/// Pages that are written to between two wishes to be kept.
+const TOUCHED: usize = 16;
+static PAGES: [Page; TOUCHED] = [const { Page(AtomicU64::new(0)) }; TOUCHED];
+
+#[repr(align(4096))]
+struct Page(AtomicU64);
+
+/// Writes to all of them and asks to be kept, again and again.
+fn touch(often: u64) {
+    for round in 0..often {
+        PAGES.iter().for_each(|page| page.0.store(round, Ordering::Relaxed));
+        call(Hypercall::Snapshot).expect("somebody keeps snapshots");
     }
 }
 

@@ -18,6 +18,7 @@ pub use files::{Files, Grant, GrantMode, Limits};
 pub(crate) use journal::Journal;
 use journal::Replay;
 pub use last_words::PanicText;
+pub(crate) use time::elapsed_ns;
 
 use kvm_bindings::kvm_regs;
 use shared_abi::Gva;
@@ -137,7 +138,7 @@ fn answer(call: Hypercall, context: &mut Context<'_>) -> Result<Outcome> {
         Hypercall::ExitCount => Ok(context.observer.counts().total()),
         Hypercall::ExitCountOf { kind } => Ok(count_of(context.observer.counts(), kind)),
         Hypercall::Translate { gva, answer_gva } => space::translate(context, gva, answer_gva)?,
-        Hypercall::MonotonicTime => time::monotonic(),
+        Hypercall::MonotonicTime => time::monotonic(machine),
         Hypercall::WallTime => time::wall(),
         Hypercall::RandomBytes { buffer_gva, buffer_size } => {
             space::random_bytes(context, buffer(buffer_gva, buffer_size))?

@@ -14,7 +14,8 @@
 //!
 //! # What is not the machine's, and so not in a snapshot
 //!
-//! - **Time.** `WallTime` and `MonotonicTime` are the host's and go on. The time-stamp counter never goes back: in a machine
+//! - **Time.** `WallTime` and `MonotonicTime` are the host's and go on; in another process the latter goes on from where
+//!   it was. The time-stamp counter never goes back: in a machine
 //!   that is restored it counts on, in a new one it starts where the snapshot was taken.
 //! - **Random numbers.** `RandomBytes` are the host's, never given twice. A guest that makes its own from a seed in its RAM
 //!   would repeat them.

@@ -81,6 +81,7 @@ impl Machine {
         *self.journal() = Journal::default();
         self.askers().clone_from(&state.asked_by);
         *self.identity() = 0;
+        self.advance_clock(state.monotonic_ns);
         // Once too often is no harm: the guest is told when there is input, and there is some.
         if state.awaits_input { self.tell_next_arrival() } else { Ok(()) }
     }

@@ -25,6 +25,8 @@ pub struct State {
     pub asked_by: Vec<VcpuId>,
     /// The clock that KVM shows to guests that ask it for one.
     pub clock: Option<kvm_clock_data>,
+    /// The machine's monotonic time, in nanoseconds.
+    pub monotonic_ns: u64,
     /// Where the parts of RAM start that KVM was told of.
     pub told: Vec<u64>,
     /// The I/O APIC, where there are interrupt controllers.

@@ -8,6 +8,7 @@ use super::state::{State, VcpuState};
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::frozen::FrozenRam;
+use crate::hypercall::elapsed_ns;
 use crate::machine::Machine;
 use crate::next::Next;
 use crate::vcpu::Vcpu;
@@ -67,6 +68,7 @@ impl Vm {
             stopped: self.stopped,
             asked_by: machine.askers().clone(),
             clock: machine.vm().get_clock().ok(),
+            monotonic_ns: elapsed_ns().unwrap_or_default().saturating_add(machine.clock_offset()),
             told: machine.slots().told().map(|slot| slot.gpa.0).collect(),
             ioapic: machine.ioapic().map(|ioapic| ioapic.state()),
             console: machine.console().waiting().to_vec(),

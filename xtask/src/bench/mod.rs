@@ -21,6 +21,8 @@ pub enum Name {
     Start,
     /// Hypercalls and console writes, beside bare exits and the host's own writes.
     Exits,
+    /// Going back to a snapshot, and new machines from one, beside bare calls of KVM.
+    Snapshots,
 }
 
 /// What is measured, and how often.
@@ -44,18 +46,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         start::measure(options.rounds)?;
     }
     if is_wanted(Name::Exits) {
-        exits()?;
+        host_half("hypercall")?;
+    }
+    if is_wanted(Name::Snapshots) {
+        host_half("snapshots")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the guest half and runs the host half: `vmm/benches`.
-fn exits() -> Result<()> {
+fn host_half(name: &str) -> Result<()> {
     let image = guest::build("bench", Profile::Release)?;
     let mut bench = cargo();
-    bench
-        .args(["bench", "--quiet", "--package", "vmm", "--bench", "hypercall"])
-        .env("DUET_BENCH_GUEST", image);
+    bench.args(["bench", "--quiet", "--package", "vmm", "--bench", name]).env("DUET_BENCH_GUEST", image);
     workspace::check(&mut bench)
 }
 

@@ -1,0 +1,368 @@
+//! What it costs to go back to a snapshot and to make machines from one, each beside the limit that was measured in the
+//! same run.
+//!
+//! `cargo xtask bench snapshots` builds the guest and runs this. Measurement and limit take turns, round by round, and the
+//! ratio is made within each round.
+//!
+//! | measurement | its limit |
+//! |---|---|
+//! | going back in place, after the guest has written to 16 pages | the calls of KVM that set what a guest may have changed, and a copy of 16 pages |
+//! | a new machine, up to its first exit | the same by bare calls, of a VM that maps a file with the same RAM |
+//! | taking one that a pool has ready, up to its first exit | that, too |
+//! | a new machine | one that is built and boots to where the snapshot was taken |
+//!
+//! Then how many machines a second are made, run to their first exit and dropped, by one thread and by two; and what each
+//! of many that live at once takes of the host's memory.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kvm_bindings::{
+    CpuId, Msrs, kvm_debugregs, kvm_msr_entry, kvm_sync_regs, kvm_userspace_memory_region, kvm_xcrs,
+    kvm_xsave,
+};
+use kvm_ioctls::{Kvm, SyncReg, VcpuFd, VmFd};
+use shared_abi::Gpa;
+use vmm::snapshot::Pool;
+use vmm::snapshot::state::VcpuState;
+use vmm::{KernelSource, Snapshot, SnapshotCalls, StopReason, Surroundings, Vm, VmConfig};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
+
+const ROUNDS: usize = 400;
+const TOUCHED: usize = 16;
+const PAGE: usize = 4096;
+
+fn main() -> Outcome<()> {
+    let guest = std::env::var_os("DUET_BENCH_GUEST").ok_or("start this by `cargo xtask bench`")?;
+    let guest = PathBuf::from(guest);
+    println!(
+        "{:26} {:>9} {:>9} {:>9}   beside the limit's, and the median of the ratios",
+        "", "least", "median", "p99"
+    );
+    in_place(&guest)?;
+    let (mut vm, snapshot) = kept(&guest)?;
+    new_machines(&mut vm, &snapshot)?;
+    from_pool(&mut vm, &snapshot)?;
+    instead_of_boot(&guest, &snapshot)?;
+    machines_a_second(&snapshot)?;
+    many_at_once(&snapshot)
+}
+
+/// Times of one measurement and its limit, round by round.
+#[derive(Default)]
+struct Pairs(Vec<(Duration, Duration)>);
+
+impl Pairs {
+    fn print(&self, name: &str) {
+        let quantiles = |of: fn(&(Duration, Duration)) -> Duration| {
+            let mut times: Vec<_> = self.0.iter().map(of).collect();
+            times.sort();
+            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
+            format!("{:>9.1?} {:>9.1?} {:>9.1?}", at(0.0), at(0.5), at(0.99))
+        };
+        let mut ratios: Vec<_> =
+            self.0.iter().map(|(own, limit)| own.as_secs_f64() / limit.as_secs_f64()).collect();
+        ratios.sort_by(f64::total_cmp);
+        let (own, limit) = (quantiles(|pair| pair.0), quantiles(|pair| pair.1));
+        println!("{name:26} {own}   {limit}   ratio {:.2}", ratios[ratios.len() / 2]);
+    }
+}
+
+fn timed<T>(deed: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
+    let start = Instant::now();
+    let done = deed()?;
+    Ok((done, start.elapsed()))
+}
+
+/// A guest that writes to 16 pages and asks, again and again, kept where it asks first.
+fn kept(guest: &Path) -> Outcome<(Vm, Snapshot)> {
+    let mut vm = Vm::build(config(guest))?;
+    to_first_exit(&mut vm)?;
+    let snapshot = vm.snapshot()?;
+    Ok((vm, snapshot))
+}
+
+fn config(guest: &Path) -> VmConfig {
+    let mut config = VmConfig::new(KernelSource::File(guest.to_owned()));
+    config.arguments = vec!["touch".to_owned(), u32::MAX.to_string()];
+    config.snapshots = SnapshotCalls::EndTheRun;
+    config
+}
+
+fn to_first_exit(vm: &mut Vm) -> Outcome<()> {
+    match vm.run()?.stop {
+        StopReason::SnapshotAsked => Ok(()),
+        other => Err(other.to_string().into()),
+    }
+}
+
+fn surroundings() -> Surroundings {
+    Surroundings { snapshots: SnapshotCalls::EndTheRun, ..Surroundings::default() }
+}
+
+fn in_place(guest: &Path) -> Outcome<()> {
+    let (mut vm, snapshot) = kept(guest)?;
+    let mut bare = Bare::new(&mut vm, &snapshot)?;
+    let mut pairs = Pairs::default();
+    let (from, mut to) = (vec![1_u8; TOUCHED * PAGE], vec![0_u8; TOUCHED * PAGE]);
+    for _ in 0..ROUNDS {
+        to_first_exit(&mut vm)?;
+        let ((), own) = timed(|| Ok(vm.restore(&snapshot)?))?;
+        bare.vcpu.run()?;
+        let ((), limit) = timed(|| {
+            bare.go_back()?;
+            to.copy_from_slice(&from);
+            Ok(())
+        })?;
+        pairs.0.push((own, limit));
+    }
+    pairs.print("back in place, 16 pages");
+    Ok(())
+}
+
+fn new_machines(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<()> {
+    let source = Source::new(vm, snapshot)?;
+    let mut pairs = Pairs::default();
+    for _ in 0..ROUNDS {
+        let (machine, own) = timed(|| {
+            let mut machine = snapshot.spawn(surroundings())?;
+            to_first_exit(&mut machine)?;
+            Ok(machine)
+        })?;
+        drop(machine);
+        let (bare, limit) = timed(|| {
+            let mut bare = source.bare()?;
+            bare.vcpu.run()?;
+            Ok(bare)
+        })?;
+        drop(bare);
+        pairs.0.push((own, limit));
+    }
+    pairs.print("new machine to first exit");
+    Ok(())
+}
+
+fn from_pool(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<()> {
+    const READY: usize = 8;
+    let source = Source::new(vm, snapshot)?;
+    let pool = Pool::new(snapshot.clone(), READY)?;
+    let mut pairs = Pairs::default();
+    for _ in 0..ROUNDS {
+        while pool.ready() < READY {
+            std::thread::yield_now();
+        }
+        let (machine, own) = timed(|| {
+            let mut machine = pool.take(surroundings())?;
+            to_first_exit(&mut machine)?;
+            Ok(machine)
+        })?;
+        drop(machine);
+        let (bare, limit) = timed(|| {
+            let mut bare = source.bare()?;
+            bare.vcpu.run()?;
+            Ok(bare)
+        })?;
+        drop(bare);
+        pairs.0.push((own, limit));
+    }
+    pairs.print("from a pool to first exit");
+    Ok(())
+}
+
+/// A machine that boots, and one that goes on from where it is then.
+fn instead_of_boot(guest: &Path, snapshot: &Snapshot) -> Outcome<()> {
+    let mut pairs = Pairs::default();
+    for _ in 0..ROUNDS {
+        let (machine, booted) = timed(|| {
+            let mut machine = Vm::build(config(guest))?;
+            to_first_exit(&mut machine)?;
+            Ok(machine)
+        })?;
+        drop(machine);
+        let (machine, own) = timed(|| Ok(snapshot.spawn(surroundings())?))?;
+        drop(machine);
+        pairs.0.push((own, booted));
+    }
+    pairs.print("new machine, not booted");
+    Ok(())
+}
+
+fn machines_a_second(snapshot: &Snapshot) -> Outcome<()> {
+    const MACHINES: u32 = 1000;
+    for threads in [1, 2] {
+        let start = Instant::now();
+        std::thread::scope(|scope| {
+            let makers = [(); 2].map(|()| {
+                || {
+                    for _ in 0..MACHINES {
+                        let mut machine =
+                            snapshot.spawn(surroundings()).map_err(|error| error.to_string())?;
+                        to_first_exit(&mut machine).map_err(|error| error.to_string())?;
+                    }
+                    Ok::<_, String>(())
+                }
+            });
+            let running: Vec<_> = makers.into_iter().take(threads).map(|maker| scope.spawn(maker)).collect();
+            running
+                .into_iter()
+                .try_for_each(|thread| thread.join().map_err(|_| "a maker panicked".to_owned())?)
+        })?;
+        let rate = f64::from(MACHINES) * threads as f64 / start.elapsed().as_secs_f64();
+        println!("{threads} thread(s): {rate:.0} machines a second, made, run to the first exit, dropped");
+    }
+    Ok(())
+}
+
+fn many_at_once(snapshot: &Snapshot) -> Outcome<()> {
+    const MACHINES: u64 = 400;
+    let before = proportional_size()?;
+    let mut machines =
+        (0..MACHINES).map(|_| snapshot.spawn(surroundings())).collect::<Result<Vec<_>, _>>()?;
+    let waiting = (proportional_size()? - before) / MACHINES;
+    machines.iter_mut().try_for_each(to_first_exit)?;
+    let written: u64 = machines.iter().map(|vm| vm.memory().own_bytes()).sum();
+    let run = (proportional_size()?.saturating_sub(before + written)) / MACHINES;
+    let (waiting, run, written) = (waiting >> 10, run >> 10, (written / MACHINES) >> 10);
+    println!(
+        "{MACHINES} at once: {waiting} KiB each; {run} KiB each beside {written} KiB that each has written"
+    );
+    Ok(())
+}
+
+/// A line of /proc/self/smaps_rollup, in bytes.
+fn proportional_size() -> Outcome<u64> {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
+    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+}
+
+/// What a bare VM is made of.
+struct Source {
+    kvm: Kvm,
+    file: File,
+    size: usize,
+    cpuid: Option<CpuId>,
+    registers: kvm_sync_regs,
+}
+
+impl Source {
+    /// The RAM and the registers that a machine of `snapshot` starts with. `vm` is its machine.
+    fn new(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<Self> {
+        vm.restore(snapshot)?;
+        let mut ram = vec![0; vm.memory().size().bytes() as usize];
+        vm.memory().read(Gpa(0), &mut ram)?;
+        // SAFETY: The name ends with a NUL; the descriptor is new, so nobody else owns it.
+        let file = unsafe { File::from_raw_fd(libc::memfd_create(c"bare".as_ptr(), libc::MFD_CLOEXEC)) };
+        io::Write::write_all(&mut &file, &ram)?;
+        let VcpuState { cpuid, regs, sregs, events, .. } = &snapshot.state().vcpus[0];
+        let cpuid =
+            (!cpuid.is_empty()).then(|| CpuId::from_entries(cpuid)).transpose().map_err(|_| "many leaves")?;
+        let registers = kvm_sync_regs { regs: *regs, sregs: *sregs, events: *events };
+        Ok(Self { kvm: Kvm::new()?, file, size: ram.len(), cpuid, registers })
+    }
+
+    /// By bare calls: a VM that maps the file, and a vCPU that is about to go on.
+    fn bare(&self) -> Outcome<Bare> {
+        let ram = Ram::map(&self.file, self.size)?;
+        let vm = self.kvm.create_vm()?;
+        let region = kvm_userspace_memory_region {
+            slot: 0,
+            flags: 0,
+            guest_phys_addr: 0,
+            memory_size: self.size as u64,
+            userspace_addr: ram.start as u64,
+        };
+        // SAFETY: The range is mapped, and `Bare` drops the VM before it.
+        unsafe { vm.set_user_memory_region(region)? };
+        let vcpu = vm.create_vcpu(0)?;
+        if let Some(cpuid) = &self.cpuid {
+            vcpu.set_cpuid2(cpuid)?;
+        }
+        vcpu.set_sregs(&self.registers.sregs)?;
+        vcpu.set_regs(&self.registers.regs)?;
+        Ok(Bare { vcpu, _vm: vm, _ram: ram, registers: self.registers, others: None })
+    }
+}
+
+/// A guest in the hands of whoever has the vCPU. Fields are dropped in order.
+struct Bare {
+    vcpu: VcpuFd,
+    _vm: VmFd,
+    _ram: Ram,
+    registers: kvm_sync_regs,
+    others: Option<Others>,
+}
+
+/// What a guest may have changed without an exit.
+struct Others {
+    xsave: kvm_xsave,
+    xcrs: kvm_xcrs,
+    debug: kvm_debugregs,
+    msrs: Msrs,
+}
+
+impl Bare {
+    fn new(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<Self> {
+        let mut bare = Source::new(vm, snapshot)?.bare()?;
+        let kept: &[kvm_msr_entry] = &snapshot.state().vcpus[0].msrs;
+        bare.others = Some(Others {
+            xsave: bare.vcpu.get_xsave()?,
+            xcrs: bare.vcpu.get_xcrs()?,
+            debug: bare.vcpu.get_debug_regs()?,
+            msrs: Msrs::from_entries(kept).map_err(|_| "too many registers")?,
+        });
+        Ok(bare)
+    }
+
+    /// The calls that cannot be left out: the last exit is finished, then all is set that the guest may have changed.
+    fn go_back(&mut self) -> Outcome<()> {
+        self.enter_at_once()?;
+        let Others { xsave, xcrs, debug, msrs } = self.others.as_ref().ok_or("it was made to go back")?;
+        self.vcpu.set_xcrs(xcrs)?;
+        // SAFETY: No larger state was asked for by arch_prctl, so KVM reads 4096 bytes.
+        unsafe { self.vcpu.set_xsave(xsave)? };
+        self.vcpu.set_debug_regs(debug)?;
+        self.vcpu.set_msrs(msrs)?;
+        *self.vcpu.sync_regs_mut() = self.registers;
+        for part in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
+            self.vcpu.set_sync_dirty_reg(part);
+        }
+        self.enter_at_once()
+    }
+
+    fn enter_at_once(&mut self) -> Outcome<()> {
+        self.vcpu.set_kvm_immediate_exit(1);
+        let entered = self.vcpu.run().map(drop);
+        self.vcpu.set_kvm_immediate_exit(0);
+        match entered {
+            Err(error) if error.errno() == libc::EINTR => Ok(()),
+            other => Err(format!("{other:?}").into()),
+        }
+    }
+}
+
+/// A private mapping.
+struct Ram {
+    start: *mut libc::c_void,
+    size: usize,
+}
+
+impl Ram {
+    fn map(file: &File, size: usize) -> io::Result<Self> {
+        let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_NORESERVE);
+        // SAFETY: A new mapping at an address the kernel chooses touches no existing memory.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), size, rights, flags, file.as_raw_fd(), 0) };
+        if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(Self { start, size }) }
+    }
+}
+
+impl Drop for Ram {
+    fn drop(&mut self) {
+        // SAFETY: `map` mapped just this range, and the VM that knows of it is gone.
+        unsafe { libc::munmap(self.start, self.size) };
+    }
+}
