@@ -104,7 +104,9 @@ fn programs_come_from_files_and_odd_ones_are_refused() {
     }
     let names: Vec<_> = programs.iter().map(|(name, ..)| *name).collect();
     let path = directory.path().to_owned();
+    // More RAM than a process may have.
     let console = accomplice(&format!("files {}", names.join(" ")))
+        .memory("64M")
         .with(|config| {
             config.timeout = Some(patiently(Duration::from_secs(60)));
             config.directory = Some(Grant { path, mode: GrantMode::ReadOnly, limits: Limits::default() });
