@@ -1,7 +1,7 @@
 //! `cargo xtask modes`: the tour of CPU modes, the same hello from 1978 to long mode.
 //!
 //! For each mode of [`table`] a guest proves that it was there ([`image`] cuts it out of a program), on this computer's KVM
-//! or on the one in QEMU ([`backend`]). What a KVM cannot do it is not blamed for: `vmm doctor --features` says so
+//! or on the one in QEMU (`backend.rs`). What a KVM cannot do it is not blamed for: `vmm doctor --features` says so
 //! beforehand, and the tour shows what became of the guest.
 
 mod backend;
