@@ -162,9 +162,12 @@ fn try_out(
     let absent = || finding.and_then(|finding| finding.seen.clone()).unwrap_or_default();
     let row = |verdict, how, lines| Row::new(mode, kvm, verdict, how, lines);
     let words = match mode.trial {
+        // A program of ours would only say the same.
+        Trial::Feature | Trial::Program { .. } if !is_offered => {
+            return Ok(row(Verdict::Missing, absent(), Vec::new()));
+        }
         // The VMM has tried it already.
-        Trial::Feature if is_offered => return Ok(row(Verdict::Works, String::new(), Vec::new())),
-        Trial::Feature => return Ok(row(Verdict::Missing, absent(), Vec::new())),
+        Trial::Feature => return Ok(row(Verdict::Works, String::new(), Vec::new())),
         Trial::Guest(guest) => luggage.words(backend, &guest),
         Trial::Program { name, .. } => vec!["run".to_owned(), backend.path(name)],
     };
