@@ -17,7 +17,7 @@
 //! tests walk its output with a walker of their own. Tables are numbered in the order in which they are met going
 //! down and right; the PML4 is the first. A table's address follows from its number.
 //!
-//! Guests of older modes get the least that runs them ([`mod@older`]): pages as large as there are, with all rights.
+//! Guests of older modes get the least that runs them (`older.rs`): pages as large as there are, with all rights.
 
 mod older;
 

@@ -1,7 +1,7 @@
 //! `cargo xtask modes`: the tour of CPU modes, the same hello from 1978 to long mode.
 //!
 //! For each mode of [`table`] a guest proves that it was there ([`image`] cuts it out of a program), on this computer's KVM
-//! or on the one in QEMU ([`backend`]). What a KVM cannot do it is not blamed for: `vmm doctor --features` says so
+//! or on the one in QEMU (`backend.rs`). What a KVM cannot do it is not blamed for: `vmm doctor --features` says so
 //! beforehand, and the tour shows what became of the guest.
 
 mod backend;
@@ -162,9 +162,12 @@ fn try_out(
     let absent = || finding.and_then(|finding| finding.seen.clone()).unwrap_or_default();
     let row = |verdict, how, lines| Row::new(mode, kvm, verdict, how, lines);
     let words = match mode.trial {
+        // A program of ours would only say the same.
+        Trial::Feature | Trial::Program { .. } if !is_offered => {
+            return Ok(row(Verdict::Missing, absent(), Vec::new()));
+        }
         // The VMM has tried it already.
-        Trial::Feature if is_offered => return Ok(row(Verdict::Works, String::new(), Vec::new())),
-        Trial::Feature => return Ok(row(Verdict::Missing, absent(), Vec::new())),
+        Trial::Feature => return Ok(row(Verdict::Works, String::new(), Vec::new())),
         Trial::Guest(guest) => luggage.words(backend, &guest),
         Trial::Program { name, .. } => vec!["run".to_owned(), backend.path(name)],
     };

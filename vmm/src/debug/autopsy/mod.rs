@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Pure: registers and memory in, chain out. Both may hold anything; every loop here is bounded by the chain's length.
-//! Every mode is followed: 64-bit mode here, where guests of ours live, the others in [`older`]. Five levels of page tables
+//! Every mode is followed: 64-bit mode here, where guests of ours live, the others in `older.rs`. Five levels of page tables
 //! are not, and it says so.
 
 mod access;

@@ -173,7 +173,8 @@ fn causes_of_protected_mode_are_found() {
 #[test]
 fn every_step_of_a_delivery_in_protected_mode_can_fail() {
     let handler = CODE + 0x100;
-    let rows: [(fn(&mut Body), &str); 8] = [
+    type Spoil = fn(&mut Body);
+    let rows: [(Spoil, &str); 8] = [
         (|_| {}, "IDT limit 0x0, no gate for vector 6"),
         (|body| body.gate(6, 8, 0, 0), "gate 6 (#UD) of the IDT is no interrupt or trap gate"),
         (|body| body.gate(6, 8, 0, 0x85), "is a task gate, which is not followed here"),
