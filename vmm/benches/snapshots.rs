@@ -44,9 +44,9 @@ fn main() -> Outcome<()> {
         "", "least", "median", "p99"
     );
     in_place(&guest)?;
-    let (mut vm, snapshot) = kept(&guest)?;
-    new_machines(&mut vm, &snapshot)?;
-    from_pool(&mut vm, &snapshot)?;
+    let (_, snapshot) = kept(&guest)?;
+    new_machines(&snapshot)?;
+    from_pool(&snapshot)?;
     instead_of_boot(&guest, &snapshot)?;
     machines_a_second(&snapshot)?;
     many_at_once(&snapshot)
@@ -106,7 +106,7 @@ fn surroundings() -> Surroundings {
 
 fn in_place(guest: &Path) -> Outcome<()> {
     let (mut vm, snapshot) = kept(guest)?;
-    let mut bare = Bare::new(&mut vm, &snapshot)?;
+    let mut bare = Bare::new(&snapshot)?;
     let mut pairs = Pairs::default();
     let (from, mut to) = (vec![1_u8; TOUCHED * PAGE], vec![0_u8; TOUCHED * PAGE]);
     for _ in 0..ROUNDS {
@@ -124,8 +124,8 @@ fn in_place(guest: &Path) -> Outcome<()> {
     Ok(())
 }
 
-fn new_machines(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<()> {
-    let source = Source::new(vm, snapshot)?;
+fn new_machines(snapshot: &Snapshot) -> Outcome<()> {
+    let source = Source::new(snapshot)?;
     let mut pairs = Pairs::default();
     for _ in 0..ROUNDS {
         let (machine, own) = timed(|| {
@@ -146,9 +146,9 @@ fn new_machines(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<()> {
     Ok(())
 }
 
-fn from_pool(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<()> {
+fn from_pool(snapshot: &Snapshot) -> Outcome<()> {
     const READY: usize = 8;
-    let source = Source::new(vm, snapshot)?;
+    let source = Source::new(snapshot)?;
     let pool = Pool::new(snapshot.clone(), READY)?;
     let mut pairs = Pairs::default();
     for _ in 0..ROUNDS {
@@ -250,9 +250,10 @@ struct Source {
 }
 
 impl Source {
-    /// The RAM and the registers that a machine of `snapshot` starts with. `vm` is its machine.
-    fn new(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<Self> {
-        vm.restore(snapshot)?;
+    /// The RAM and the registers that a machine of `snapshot` starts with. It is one of its own that is read, for whoever
+    /// reads all of RAM has all its pages.
+    fn new(snapshot: &Snapshot) -> Outcome<Self> {
+        let vm = snapshot.spawn(surroundings())?;
         let mut ram = vec![0; vm.memory().size().bytes() as usize];
         vm.memory().read(Gpa(0), &mut ram)?;
         // SAFETY: The name ends with a NUL; the descriptor is new, so nobody else owns it.
@@ -306,8 +307,8 @@ struct Others {
 }
 
 impl Bare {
-    fn new(vm: &mut Vm, snapshot: &Snapshot) -> Outcome<Self> {
-        let mut bare = Source::new(vm, snapshot)?.bare()?;
+    fn new(snapshot: &Snapshot) -> Outcome<Self> {
+        let mut bare = Source::new(snapshot)?.bare()?;
         let kept: &[kvm_msr_entry] = &snapshot.state().vcpus[0].msrs;
         bare.others = Some(Others {
             xsave: bare.vcpu.get_xsave()?,
