@@ -161,7 +161,7 @@ fn check_extents(bytes: &[u8], memory: MemorySize, size: u64) -> FileResult<Vec<
     let regions = shared_abi::boot_info::ram_regions(memory.bytes());
     let (words, _) = bytes.as_chunks::<8>();
     let (pairs, rest) = words.as_chunks::<2>();
-    if bytes.len() % 16 != 0 || !rest.is_empty() {
+    if !bytes.len().is_multiple_of(16) || !rest.is_empty() {
         return malformed(format!("{} bytes are no list of pages", bytes.len()));
     }
     let mut extents: Vec<Extent> = Vec::with_capacity(pairs.len());
