@@ -45,7 +45,7 @@ impl Write for DebugConsole {
 ///
 /// It lives on the stack of whoever prints, so nothing is shared. What it sends at once is never torn: it is one call of
 /// the host's. A line that is longer takes several, and from its first to its last it has the console for itself
-/// ([`Turn`]).
+/// (`Turn`).
 pub struct Line {
     bytes: [u8; Self::SIZE],
     length: usize,

@@ -84,7 +84,7 @@ pub fn is_enabled() -> bool {
 /// Has `handler` called for every interrupt of this vector, instead of the one before.
 ///
 /// # Panics
-/// For the vector of an exception: those are [`exceptions::on`](crate::exceptions::on)'s.
+/// For the vector of an exception: those are [`exceptions::on`]'s.
 pub fn on(vector: u8, handler: Handler) {
     let place = usize::from(vector).checked_sub(VECTORS);
     let own = place.and_then(|place| HANDLERS.get(place));

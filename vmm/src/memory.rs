@@ -6,7 +6,7 @@
 //! regions, below and above the device hole ([`shared_abi::layout`]); each becomes one memory slot of KVM, and then
 //! guest-physical address `gpa` and host-virtual address [`GuestMemory::hva`]`(gpa)` are the same byte.
 //!
-//! RAM may also start as that of a snapshot: then the same range maps [`FrozenRam`], privately, and a page becomes this
+//! RAM may also start as that of a snapshot: then the same range maps `FrozenRam`, privately, and a page becomes this
 //! machine's own when somebody first writes to it.
 //!
 //! Mapping and unmapping are `unsafe`, and so is the promise that regions stay mapped; it is kept here.

@@ -14,7 +14,7 @@
 //! 0x40  TSS …    of the others, two entries each
 //! ```
 //!
-//! All CPUs have this one table. The selector in a CPU's task register tells which it is ([`id`](super::id)).
+//! All CPUs have this one table. The selector in a CPU's task register tells which it is (`guest-kernel/src/cpu/id.rs`).
 //!
 //! `syscall` and `sysret` read no table: they load what a MSR says, and the selectors must lie as they assume (Intel SDM
 //! vol. 3A, 5.8.8). `syscall` takes CS, and SS 8 above it: 0x08 and 0x10. `sysret` takes SS 8 above a base and CS 16

@@ -1,6 +1,6 @@
 //! The heap: what `Vec`, `String` and `Box` live on.
 //!
-//! It is a stretch of virtual addresses, [`HEAP`](super::HEAP), of which the beginning is mapped. When nothing there is
+//! It is a stretch of virtual addresses, [`HEAP`], of which the beginning is mapped. When nothing there is
 //! free that is large enough, it maps more frames behind it; frames need not be neighbours for that. Which bytes are
 //! free is kept by the crate talc, in the memory itself.
 //!

@@ -1,6 +1,6 @@
 //! Snapshots: a machine that stands still, kept, so that it can go on from there any number of times.
 //!
-//! Two things make one: RAM ([`frozen`](crate::frozen), shared until somebody writes) and what the CPUs and devices hold
+//! Two things make one: RAM (`vmm/src/frozen.rs`, shared until somebody writes) and what the CPUs and devices hold
 //! ([`state`]). There are two ways to go on from it:
 //!
 //! ```text

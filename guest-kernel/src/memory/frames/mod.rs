@@ -1,8 +1,8 @@
 //! Frames: RAM by 4 KiB, for whoever needs some.
 //!
 //! A machine may have 64 GiB, sixteen million frames; a loop over them would take seconds before the first is given
-//! out. So nothing is prepared. What was never given out is a few [ranges](ranges): RAM by the host's word, without
-//! the image and the page tables that lie in it. What came back is a [list](list) whose links are in the frames
+//! out. So nothing is prepared. What was never given out is a few ranges (`ranges.rs`): RAM by the host's word, without
+//! the image and the page tables that lie in it. What came back is a list (`list.rs`) whose links are in the frames
 //! themselves. The first frame costs a look at `BootInfo`, every other some twenty instructions.
 //!
 //! ```text

@@ -14,7 +14,7 @@
 //! 256 ───────────► PDPT ◄───────── 256       heap, stacks
 //! ```
 //!
-//! A page is the space's own when it came as a [`Frame`](super::frames::Frame), and then it is freed with the space; or
+//! A page is the space's own when it came as a [`Frame`], and then it is freed with the space; or
 //! it is somebody else's. What is present is never replaced, it must be unmapped first: so mapping breaks nobody's
 //! memory, and is safe.
 
