@@ -167,7 +167,7 @@ fn check_extents(bytes: &[u8], memory: MemorySize, size: u64) -> FileResult<Vec<
     let mut extents: Vec<Extent> = Vec::with_capacity(pairs.len());
     let mut total = 0_u64;
     for [start, size] in pairs.iter().map(|pair| pair.map(u64::from_le_bytes)) {
-        let end = start.checked_add(size).filter(|_| size > 0 && (start | size) % PAGE_SIZE == 0);
+        let end = start.checked_add(size).filter(|_| size > 0 && (start | size).is_multiple_of(PAGE_SIZE));
         let is_ram = |end: &u64| regions.iter().any(|region| region.start <= start && *end <= region.end);
         let is_behind = extents.last().is_none_or(|last| last.end.0 <= start);
         let Some(end) = end.filter(is_ram).filter(|_| is_behind) else {
