@@ -52,7 +52,7 @@ pub(super) fn findings(pieces: &[Piece], scan: &Scan, cpu: &CpuState) -> Vec<Fin
         writable_and_executable(scan),
         user_accessible(pieces, scan),
         bad_entries(scan),
-        aliases(&scan.runs),
+        aliases(pieces, &scan.runs),
         beyond_ram(pieces, scan),
         non_canonical(cpu),
     ];
@@ -142,14 +142,24 @@ pub(super) fn bit_list(bits: u64) -> String {
 }
 
 /// Physical memory with more than one virtual address. Sorted by GPA, an alias starts before the last one ends.
-fn aliases(runs: &[MappedRun]) -> Few {
+///
+/// A kernel that has all RAM mapped to itself maps some of it once more, for heap, stacks and processes: that is how free RAM
+/// is used, and no mistake.
+fn aliases(pieces: &[Piece], runs: &[MappedRun]) -> Few {
     let mut found = Few::default();
+    let kernel: Vec<&Piece> = pieces.iter().filter(|piece| piece.purpose != Purpose::Free).collect();
+    let is_free = |gpa: Span| {
+        let first = kernel.partition_point(|piece| piece.gpa.end() <= gpa.start);
+        kernel.get(first).is_none_or(|piece| piece.gpa.start >= gpa.end())
+    };
+    let is_to_itself = |run: &MappedRun| run.gva.start == run.gpa_span().start;
     let mut sorted: Vec<&MappedRun> = runs.iter().collect();
     sorted.sort_by_key(|run| (run.gpa, run.gva.start));
     let mut reaches: Option<&MappedRun> = None;
     for run in sorted {
         let overlap = reaches.and_then(|other| Some((other, other.gpa_span().common(run.gpa_span())?)));
-        if let Some((other, gpa)) = overlap {
+        let is_use = |other: &MappedRun, gpa| (is_to_itself(run) || is_to_itself(other)) && is_free(gpa);
+        if let Some((other, gpa)) = overlap.filter(|(other, gpa)| !is_use(other, *gpa)) {
             let own = run.gpa_span().corresponding(gpa, run.gva.start);
             let others = other.gpa_span().corresponding(gpa, other.gva.start);
             found.add(|| Finding {
@@ -266,6 +276,9 @@ mod tests {
             (&[(0, NX | 0x2_0007)], &[]),
             (&[(0, 1 << 40 | 0x1001)], &[Sin::ReservedBits]),
             (&[(0, 0x1001), (7, 0x1001)], &[Sin::Alias]),
+            (&[(1, 0x1001), (7, 0x1001)], &[Sin::Alias]),
+            (&[(0x10, 0x1_0001), (0x20, 0x1_0001)], &[]),
+            (&[(0x11, 0x1_0001), (0x20, 0x1_0001)], &[Sin::Alias]),
             (&[(0, 0x10_0001)], &[Sin::BeyondRam]),
             (
                 &[(0, 0x1007), (1, 0x1007)],
