@@ -49,8 +49,10 @@ impl End {
     #[track_caller]
     fn expect(&self, expected: &Self, who: &str) {
         assert_eq!((&self.stop, &self.state), (&expected.stop, &expected.state), "{who}");
-        let differs = self.memory.iter().zip(&expected.memory).position(|(own, other)| own != other);
-        assert!(self.memory == expected.memory, "{who}: RAM differs from {differs:x?} on");
+        if self.memory != expected.memory {
+            let differs = self.memory.iter().zip(&expected.memory).position(|(own, other)| own != other);
+            panic!("{who}: RAM differs from {differs:x?} on");
+        }
     }
 }
 
