@@ -3,6 +3,7 @@
 use std::fs;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
@@ -210,15 +211,21 @@ fn no_stop_is_lost_however_it_falls() {
 fn a_paused_machine_goes_on_with_all_its_cpus() {
     let mut vm = Vm::build(on(4, "cpus-spin").config).expect("KVM");
     let handle = vm.stop_handle();
-    let pauser = std::thread::spawn(move || {
-        for _ in 0..5 {
-            std::thread::sleep(Duration::from_millis(30));
-            handle.pause();
+    let is_done = Arc::new(AtomicBool::new(false));
+    // Pauses that come while the machine stands are one, so it goes on asking.
+    let pauser = std::thread::spawn({
+        let is_done = Arc::clone(&is_done);
+        move || {
+            while !is_done.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(30));
+                handle.pause();
+            }
         }
     });
     for _ in 0..5 {
         assert_eq!(vm.run().expect("the host works").stop, StopReason::Paused);
     }
+    is_done.store(true, Ordering::Relaxed);
     pauser.join().expect("the thread only sleeps and pauses");
 }
 
