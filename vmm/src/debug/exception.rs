@@ -47,7 +47,7 @@ pub fn name(vector: u8) -> &'static str {
     match Vector::from_number(vector.into()) {
         Some(known) => known.name(),
         None if vector < 32 => "a reserved vector",
-        None => "an interrupt",
+        None => "an interrupt that nobody handles",
     }
 }
 
@@ -217,7 +217,7 @@ mod tests {
         seen.dedup();
         assert_eq!(seen.len(), 32);
         assert_eq!((mnemonic(14).as_str(), name(14)), ("#PF", "page fault"));
-        assert_eq!((mnemonic(32).as_str(), name(255)), ("vector 32", "an interrupt"));
+        assert_eq!((mnemonic(32).as_str(), name(255)), ("vector 32", "an interrupt that nobody handles"));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub(crate) const DEATHS: &[Death] = &[
     death("ud2", "reaches what the compiler took for unreachable", ud2),
     death("unknown-instruction", "executes bytes that are no instruction", unknown_instruction),
     death("int3", "has a breakpoint and no debugger", int3),
-    death("software-interrupt", "raises an interrupt that has no gate", software_interrupt),
+    death("software-interrupt", "raises an interrupt that nobody handles", software_interrupt),
     death("popcnt", "counts bits by an instruction that not every KVM has for a kernel", popcnt),
 ];
 
