@@ -11,7 +11,7 @@ use core::time::Duration;
 use guest_kernel::cpu::{apic, halt, ioapic, msr, vectors};
 use guest_kernel::exceptions::{self, Vector};
 use guest_kernel::interrupts::{self, BUTTON, TICK, Trigger};
-use guest_kernel::time::{Instant, sleep};
+use guest_kernel::time::{Instant, sleep, timer};
 use guest_kernel::{arguments, entry, print, println, task};
 use shared_abi::interrupts as contract;
 
@@ -20,6 +20,7 @@ entry!(main);
 /// All deeds, by name.
 const DEEDS: &[(&str, fn())] = &[
     ("sleep", sleep_for),
+    ("hundred-ticks", tick_a_hundred_times),
     ("wait", || interrupts::wait_while(|| true)),
     ("halt", halt_with_interrupts_off),
     ("presses", count_presses),
@@ -50,6 +51,18 @@ fn number() -> u64 {
 fn sleep_for() {
     let start = Instant::now();
     sleep(Duration::from_millis(number()));
+    println!("{}", start.elapsed().as_micros());
+}
+
+/// Ticks every millisecond, and says in how many microseconds a hundred ticks came.
+fn tick_a_hundred_times() {
+    let tick = |_: &mut exceptions::Frame| {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+    };
+    timer::every(Duration::from_millis(1), tick).expect("no alarm is set yet");
+    interrupts::wait_while(|| count() == 0);
+    let (first, start) = (count(), Instant::now());
+    interrupts::wait_while(|| count() < first + 100);
     println!("{}", start.elapsed().as_micros());
 }
 
