@@ -10,7 +10,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::UnsafeCell;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Bytes of the piece: a plain `vmm run` uses half of it. Untouched pages cost nothing.
+/// Bytes of the piece: a plain `vmm run` uses nearly all of it.
 const SIZE: usize = 128 << 10;
 
 /// The piece, and how much of it is in use.
@@ -29,6 +29,13 @@ unsafe impl Sync for Arena {}
 impl Arena {
     pub(crate) const fn new() -> Self {
         Self { space: UnsafeCell::new(Space([0; SIZE])), used: AtomicUsize::new(0) }
+    }
+
+    /// Has the kernel fill all its pages in one call, which is cheaper than a page fault for each. A kernel before Linux 5.14
+    /// cannot, and then they are filled when they are touched.
+    pub(crate) fn fill(&self) {
+        // SAFETY: The range is the space's own; the advice changes no contents.
+        unsafe { libc::madvise(self.start().cast(), SIZE, libc::MADV_POPULATE_WRITE) };
     }
 
     fn start(&self) -> *mut u8 {

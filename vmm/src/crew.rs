@@ -94,6 +94,8 @@ enum Request {
     Wanted(LongMode),
     /// Its registers are being set.
     Taken,
+    /// It will be started when the machine goes on; whoever asked has an answer.
+    Accepted(LongMode),
     /// It cannot be.
     Refused(HypercallError),
 }
@@ -186,14 +188,17 @@ impl Crew {
         while state.member(id).starts == starts {
             let has_ended = state.end.is_some();
             let member = state.member(id);
-            let answer = match member.request {
-                Request::Refused(why) => Some(why),
-                Request::Wanted(_) if has_ended => Some(HypercallError::HostFailed),
-                _ => None,
-            };
-            if let Some(why) = answer {
-                member.request = Request::None;
-                return (state, Err(why));
+            match member.request {
+                Request::Refused(why) => {
+                    member.request = Request::None;
+                    return (state, Err(why));
+                }
+                // The thread that would do it stands already: the piece is over, such as by a pause.
+                Request::Wanted(mode) if has_ended => {
+                    member.request = Request::Accepted(mode);
+                    return (state, Ok(()));
+                }
+                _ => {}
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -294,6 +299,8 @@ impl Member {
                 (self.life, self.request) = (Life::Runs, Request::None);
                 self.starts += 1;
             }
+            // Nobody waits for the answer to what was accepted: such a vCPU stays as it is.
+            Err(_) if matches!(self.request, Request::Accepted(_)) => self.request = Request::None,
             Err(why) => self.request = Request::Refused(why),
         }
     }
@@ -356,6 +363,7 @@ impl<O: Observer> Post<'_, O> {
                     return Duty::Start(mode);
                 }
                 _ if has_ended => return Duty::Stand,
+                (Request::Accepted(mode), _) => return Duty::Start(mode),
                 (_, Life::Runs) => return Duty::Run,
                 (_, Life::Unstarted | Life::Halted { .. }) => {}
             }
