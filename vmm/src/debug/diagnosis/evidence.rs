@@ -243,7 +243,7 @@ impl Evidence<'_> {
 
     /// An exception that the guest's own kernel caught and told.
     fn exception(&self, frame: &ExceptionFrame) -> Diagnosis {
-        let state = self.at_breakpoint(CpuState::interrupted(frame, self.state), frame);
+        let state = self.at_trap(CpuState::interrupted(frame, self.state), frame);
         let mut diagnosis = Diagnosis { died: true, ..self.plain(&state) };
         diagnosis.instruction = self.instruction(&state);
         let told = Exception::of(frame);
@@ -254,7 +254,10 @@ impl Evidence<'_> {
         };
         match found {
             // `int n` without a gate: what it asked for is no exception, what it got is.
-            Some(chain) if chain.first().exception.vector >= FIRST_INTERRUPT => {
+            Some(chain)
+                if chain.first().exception.vector >= FIRST_INTERRUPT
+                    && chain.first().exception.vector != told.vector =>
+            {
                 let why = chain.first().undelivered.as_ref().map_or("", |refusal| &refusal.why).to_owned();
                 self.tell_exception(&mut diagnosis, &told, &why, &state);
                 diagnosis.chain = Some(chain);
@@ -277,14 +280,20 @@ impl Evidence<'_> {
         diagnosis
     }
 
-    /// The same state with RIP at the `int3`: #BP is a trap, and comes when RIP is behind it.
-    fn at_breakpoint(&self, mut state: CpuState, frame: &ExceptionFrame) -> CpuState {
-        const INT3: [u8; 1] = [0xCC];
-        let before = Gva(state.general.rip.wrapping_sub(1));
-        let is_int3 =
-            crate::debug::instruction::bytes_at(&state.space(self.memory), before).starts_with(&INT3);
-        if frame.vector() == Some(shared_abi::Vector::Breakpoint) && is_int3 {
-            state.general.rip = before.0;
+    /// The same state with RIP at the `int3` or `int n`: they are traps, and come when RIP is behind them.
+    fn at_trap(&self, mut state: CpuState, frame: &ExceptionFrame) -> CpuState {
+        let int3: &[u8] = &[0xCC];
+        let int_n = [0xCD, frame.vector as u8];
+        let is_breakpoint = frame.vector() == Some(shared_abi::Vector::Breakpoint);
+        for instruction in [int3, &int_n] {
+            let before = Gva(state.general.rip.wrapping_sub(instruction.len() as u64));
+            let stands = crate::debug::instruction::bytes_at(&state.space(self.memory), before)
+                .starts_with(instruction);
+            let is_its_vector = if instruction == int3 { is_breakpoint } else { frame.vector >= 32 };
+            if stands && is_its_vector {
+                state.general.rip = before.0;
+                break;
+            }
         }
         state
     }
