@@ -288,7 +288,7 @@ fn a_breakpoint_without_a_debugger_is_one_or_an_instruction_that_the_kvm_lacks()
 fn an_interrupt_that_nobody_handles_is_told_by_its_vector_or_as_an_instruction_that_the_kvm_lacks() {
     let cause = emulated(
         Feature::SoftwareInterrupt,
-        "vector 128: an interrupt that nobody handles",
+        "vector 128: an interrupt that nobody handles: the instruction asks for it",
         "… lacks `int 0x80`",
     );
     Death::of("software-interrupt").is_of(cause).is_at_its_marker().ends_with(GUEST_DIED);
