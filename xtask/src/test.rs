@@ -63,22 +63,24 @@ pub(crate) fn in_guests() -> Command {
     suite(&IN_GUESTS)
 }
 
+/// Unit tests of the host: of libraries and programs. The guest's programs are no tests of the host, and the floor has no
+/// `main` of Rust's, so nothing that runs tests.
+pub(crate) const UNITS: [&str; 9] = [
+    "--workspace",
+    "--exclude",
+    "guest-kernel",
+    "--exclude",
+    "floor",
+    "--exclude",
+    "tests",
+    "--lib",
+    "--bins",
+];
+
 fn suites() -> Vec<Command> {
-    // The guest's programs are no tests of the host; its library is.
+    let units = [&["test"][..], &UNITS].concat();
     [
-        // The floor has no `main` of Rust's, so nothing that runs tests.
-        &[
-            "test",
-            "--workspace",
-            "--exclude",
-            "guest-kernel",
-            "--exclude",
-            "floor",
-            "--exclude",
-            "tests",
-            "--lib",
-            "--bins",
-        ][..],
+        &units[..],
         &["test", "--package", "guest-kernel", "--lib"],
         &["test", "--workspace", "--doc"],
         &IN_GUESTS,

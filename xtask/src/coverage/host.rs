@@ -11,26 +11,12 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use super::lcov::Lines;
-use crate::test::run_suite_shown_on;
+use crate::test::{UNITS, run_suite_shown_on};
 use crate::workspace::{self, Profile, build_tests, cargo};
 use crate::{guest, target};
 
 /// The tests on the host. Those in documentation are programs of rustdoc's, and have no place here.
-const SUITES: [&[&str]; 3] = [
-    &[
-        "--workspace",
-        "--exclude",
-        "guest-kernel",
-        "--exclude",
-        "floor",
-        "--exclude",
-        "tests",
-        "--lib",
-        "--bins",
-    ],
-    &["--package", "guest-kernel", "--lib"],
-    &["--package", "tests"],
-];
+const SUITES: [&[&str]; 3] = [&UNITS, &["--package", "guest-kernel", "--lib"], &["--package", "tests"]];
 
 /// A test that cannot hold here: it takes from the VMM the right to write files, and an instrumented one writes its profile.
 const NOT_INSTRUMENTED: &str = "files::the_hosts_own_limit_of_file_sizes";
