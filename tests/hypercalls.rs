@@ -82,7 +82,7 @@ fn a_host_without_register_sync_answers_the_same() {
     let (console, captured) = vmm::Console::capture();
     let config = probe("count-exits").with(|config| config.console = console).config;
     let mut vm = vmm::Vm::build(config).expect("KVM");
-    vm.forgo_register_sync();
+    vm.forgo_register_sync().expect("KVM takes registers");
     assert_eq!(vm.run().expect("the host works").stop, StopReason::Exited { code: 0 });
     assert_eq!(captured.text(), "ten bytes\n10 port writes, 5 calls, 16 exits\n");
 }

@@ -192,7 +192,7 @@ fn without_symbols(image: &[u8]) -> Vec<u8> {
 #[test]
 fn without_registers_at_exits_there_are_counts_and_a_sentence() {
     let mut vm = Vm::build(boot("01_hello").config).expect("the machine can be built");
-    vm.forgo_register_sync();
+    vm.forgo_register_sync().expect("KVM takes registers");
     let mut stats = Stats::new(&vm);
     let report = vm.run_observed(&mut stats).expect("the host can do its work");
     let summary = stats.summary(&vm.symbols());

@@ -103,7 +103,7 @@ enum Registers {
 fn hypercalls(guest: &Path, registers: Registers) -> Outcome<Duration> {
     let mut vm = Vm::build(config(guest, "calls", CALLS))?;
     if registers == Registers::ByIoctl {
-        vm.forgo_register_sync();
+        vm.forgo_register_sync()?;
     }
     run(vm)
 }

@@ -12,6 +12,5 @@ use std::process::ExitCode;
 static MEMORY: arena::Arena = arena::Arena::new();
 
 fn main() -> ExitCode {
-    MEMORY.fill();
     commands::execute(cli::parse())
 }

@@ -1,5 +1,6 @@
 //! `Vcpu`: a virtual CPU, and the one place that enters the guest.
 
+use std::cell::Cell;
 use std::io;
 
 use kvm_bindings::{
@@ -101,6 +102,8 @@ pub struct Vcpu {
     can_sync_all: bool,
     /// Whether it does.
     syncs_special: bool,
+    /// Whether the registers to start with wait in `kvm_run`, and KVM has not been told of them yet.
+    has_waiting_registers: Cell<bool>,
     /// Writes that KVM keeps until the next exit, once the guest has asked for that.
     coalesced: Option<Coalesced>,
 }
@@ -111,7 +114,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn create(kvm: &Kvm, vm: &VmFd, id: VcpuId) -> Result<Self> {
-        let mapping_size = mapping_size(kvm)?;
+        let mapping_size = mapping_size(vm)?;
         // kvm-ioctls maps `kvm_run` in the same call.
         let (fd, created_at) = Origin::of(vm.create_vcpu(id.number().into()));
         let mut fd = fd.map_err(Error::kvm("KVM_CREATE_VCPU"))?;
@@ -131,13 +134,23 @@ impl Vcpu {
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
             can_sync_all: syncable & SYNC_ALL == SYNC_ALL,
             syncs_special: false,
+            has_waiting_registers: Cell::new(false),
             coalesced: None,
         })
     }
 
-    /// KVM's handle of it.
-    pub(crate) fn fd(&self) -> &VcpuFd {
-        &self.fd
+    /// KVM's handle of it, which knows all its registers.
+    ///
+    /// # Errors
+    /// [`Error::Kvm`] when KVM does not take those that have waited.
+    pub(crate) fn fd(&self) -> Result<&VcpuFd> {
+        if self.has_waiting_registers.get() {
+            let waiting = self.fd.sync_regs();
+            self.fd.set_sregs(&waiting.sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
+            self.fd.set_regs(&waiting.regs).map_err(Error::kvm("KVM_SET_REGS"))?;
+            self.has_waiting_registers.set(false);
+        }
+        Ok(&self.fd)
     }
 
     /// Lets KVM finish what the last exit has begun: the answer to a read goes into its register only at the next entry.
@@ -159,6 +172,7 @@ impl Vcpu {
         sregs: &kvm_sregs,
         events: &kvm_vcpu_events,
     ) -> Result<()> {
+        self.has_waiting_registers.set(false);
         if !self.can_sync_all {
             self.set_special_registers(sregs)?;
             self.set_registers(regs)?;
@@ -199,7 +213,22 @@ impl Vcpu {
     /// # Errors
     /// As [`CpuMode::set`].
     pub fn start_in(&self, mode: &CpuMode) -> Result<RegisterOrigins> {
-        mode.set(&self.fd)
+        mode.set(self.fd()?)
+    }
+
+    /// Gives the first vCPU, which was just made, the registers it starts with. KVM takes them over when it is first
+    /// entered, if it can, or when somebody looks at them or changes them before.
+    ///
+    /// # Errors
+    /// As [`CpuMode::set`].
+    pub(crate) fn begin_in(&mut self, mode: &CpuMode) -> Result<RegisterOrigins> {
+        let Some((sregs, regs)) = mode.registers().filter(|_| self.can_sync_all) else {
+            return self.start_in(mode);
+        };
+        let ((), special) = Origin::of(self.fd.sync_regs_mut().sregs = sregs);
+        let ((), general) = Origin::of(self.fd.sync_regs_mut().regs = regs);
+        self.has_waiting_registers.set(true);
+        Ok(RegisterOrigins { special, general })
     }
 
     /// How often the guest's time-stamp counter counts, in kHz; 0 where KVM cannot tell.
@@ -221,6 +250,10 @@ impl Vcpu {
 
     /// Enters for the line `returned`. Not tracked itself, so that its own lines are seen.
     fn cross(&mut self, returned: Origin) -> Exited<'_> {
+        if self.has_waiting_registers.replace(false) {
+            self.fd.set_sync_dirty_reg(SyncReg::Register);
+            self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
+        }
         let (result, entered) = Origin::of(self.fd.run().map(drop));
         if let Some(coalesced) = &self.coalesced {
             coalesced.drain(&mut self.fd);
@@ -302,7 +335,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn registers(&self) -> Result<kvm_regs> {
-        self.fd.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
+        self.fd()?.get_regs().map_err(Error::kvm("KVM_GET_REGS"))
     }
 
     /// The same after an exit or its answer, without an ioctl where KVM hands them over with every exit.
@@ -310,7 +343,8 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn registers_after_exit(&self) -> Result<kvm_regs> {
-        if self.syncs_registers { Ok(self.fd.sync_regs().regs) } else { self.registers() }
+        let are_synced = self.syncs_registers && self.crossing.is_some();
+        if are_synced { Ok(self.fd.sync_regs().regs) } else { self.registers() }
     }
 
     /// Sets the general registers, RIP and RFLAGS.
@@ -318,7 +352,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn set_registers(&self, registers: &kvm_regs) -> Result<()> {
-        self.fd.set_regs(registers).map_err(Error::kvm("KVM_SET_REGS"))
+        self.fd()?.set_regs(registers).map_err(Error::kvm("KVM_SET_REGS"))
     }
 
     /// Segments, descriptor tables and control registers.
@@ -326,7 +360,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn special_registers(&self) -> Result<kvm_sregs> {
-        self.fd.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))
+        self.fd()?.get_sregs().map_err(Error::kvm("KVM_GET_SREGS"))
     }
 
     /// Sets segments, descriptor tables and control registers.
@@ -334,7 +368,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn set_special_registers(&self, registers: &kvm_sregs) -> Result<()> {
-        self.fd.set_sregs(registers).map_err(Error::kvm("KVM_SET_SREGS"))
+        self.fd()?.set_sregs(registers).map_err(Error::kvm("KVM_SET_SREGS"))
     }
 
     /// x87 and SSE registers.
@@ -358,7 +392,7 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub(crate) fn interrupt_for_system_management(&self) -> Result<()> {
-        self.fd.smi().map_err(Error::kvm("KVM_SMI"))
+        self.fd()?.smi().map_err(Error::kvm("KVM_SMI"))
     }
 
     /// Tells KVM what to stop at for a debugger: steps, `int3`, the four hardware breakpoints. The default is nothing.
@@ -366,14 +400,19 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn set_guest_debug(&self, debug: &kvm_guest_debug) -> Result<()> {
-        self.fd.set_guest_debug(debug).map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
+        self.fd()?.set_guest_debug(debug).map_err(Error::kvm("KVM_SET_GUEST_DEBUG"))
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS.
-    pub fn forgo_register_sync(&mut self) {
+    ///
+    /// # Errors
+    /// [`Error::Kvm`] when KVM does not take those that have waited.
+    pub fn forgo_register_sync(&mut self) -> Result<()> {
+        self.fd()?;
         self.tell_page_tables(false);
         self.fd.clear_sync_valid_reg(SyncReg::Register);
         (self.syncs_registers, self.can_sync_special, self.can_sync_all) = (false, false, false);
+        Ok(())
     }
 
     /// Lets KVM copy CR3 into `kvm_run` at every exit, or not, for [`Place::page_tables`]. That takes a tenth of a
@@ -441,11 +480,11 @@ impl Vcpu {
         Ok(PageTables::of(&self.special_registers()?))
     }
 
-    /// RIP, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as the KVM has
-    /// it.
+    /// RIP after an exit, or `None` when KVM does not tell it. After port output it is at the instruction or behind it, as
+    /// the KVM has it.
     #[must_use]
     pub fn rip(&self) -> Option<Gva> {
-        self.registers().ok().map(|registers| Gva(registers.rip))
+        self.registers_after_exit().ok().map(|registers| Gva(registers.rip))
     }
 
     /// Whether the guest has interrupts enabled, after an exit. KVM keeps it in `kvm_run`: no ioctl.
@@ -458,8 +497,9 @@ impl Vcpu {
 const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
 
 /// The size of the mapping that a vCPU shares with KVM.
-fn mapping_size(kvm: &Kvm) -> Result<usize> {
-    let size = kvm.get_vcpu_mmap_size().map_err(Error::kvm("KVM_GET_VCPU_MMAP_SIZE"))?;
+fn mapping_size(vm: &VmFd) -> Result<usize> {
+    // kvm-ioctls has asked KVM_GET_VCPU_MMAP_SIZE when it made the VM.
+    let size = vm.run_size();
     if size < size_of::<kvm_bindings::kvm_run>() {
         let source = io::Error::other(format!("{size} bytes do not hold a kvm_run"));
         return Err(Error::Kvm { call: "KVM_GET_VCPU_MMAP_SIZE", source });

@@ -106,8 +106,8 @@ impl Vm {
             }
             Ok(vcpu)
         };
-        let vcpu = create(VcpuId::FIRST)?;
-        let registers = vcpu.start_in(&cpu)?;
+        let mut vcpu = create(VcpuId::FIRST)?;
+        let registers = vcpu.begin_in(&cpu)?;
         if interrupts && map.mode() == StartMode::Long {
             boot_info::write_tsc_khz(vcpu.tsc_khz(), &memory);
         }
@@ -177,9 +177,11 @@ impl Vm {
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS: to test and to compare.
-    pub fn forgo_register_sync(&mut self) {
-        self.vcpu.forgo_register_sync();
-        self.others.iter_mut().for_each(Vcpu::forgo_register_sync);
+    ///
+    /// # Errors
+    /// [`Error::Kvm`].
+    pub fn forgo_register_sync(&mut self) -> Result<()> {
+        self.vcpus_mut().try_for_each(Vcpu::forgo_register_sync)
     }
 
     /// A handle that stops this machine from anywhere.
@@ -442,6 +444,9 @@ pub(crate) fn open_kvm() -> Result<Kvm> {
 
 /// Checks that KVM can give a machine so many vCPUs.
 pub(crate) fn check_vcpu_count(kvm: &Kvm, wanted: VcpuCount) -> Result<()> {
+    if wanted == VcpuCount::ONE {
+        return Ok(());
+    }
     let most = kvm.get_max_vcpus();
     if usize::from(wanted.get()) > most { Err(Error::TooManyVcpus { wanted, most }) } else { Ok(()) }
 }

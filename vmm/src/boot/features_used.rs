@@ -19,22 +19,35 @@
 //! data too, which may be a program for user mode. So nothing is missed; and what looks like one and is none costs the time
 //! that is saved otherwise. Code that comes from elsewhere is not seen: see [`CpuidUse`](crate::config::CpuidUse).
 
+use shared_abi::Gpa;
+
 use crate::boot::elf_headers::Segment;
 use crate::memory::GuestMemory;
 
 /// A larger image is not searched, and gets its CPUID.
 const MAX_SIZE: u64 = 1 << 20;
 
+/// Bytes that are copied at once.
+const PIECE: usize = 2048;
+/// Bytes of such an instruction, with the prefixes that are looked at.
+const LONGEST: usize = 8;
+
 /// Whether what `memory` holds of these segments has such an instruction.
 pub(super) fn in_image(segments: &[Segment], memory: &GuestMemory) -> bool {
     if segments.iter().map(|segment| segment.file_size).sum::<u64>() > MAX_SIZE {
         return true;
     }
-    let mut bytes = Vec::new();
-    segments.iter().any(|segment| {
-        bytes.resize(segment.file_size as usize, 0);
-        memory.read(segment.start, &mut bytes).expect("the plan found the segment in RAM");
-        in_bytes(&bytes)
+    segments.iter().any(|segment| in_segment(segment, memory))
+}
+
+/// Looks through a segment piece by piece; what is cut in two by the end of a piece is whole in the next.
+fn in_segment(segment: &Segment, memory: &GuestMemory) -> bool {
+    let mut piece = [0; PIECE];
+    (0..segment.file_size).step_by(PIECE - LONGEST).any(|offset| {
+        let size = PIECE.min((segment.file_size - offset) as usize);
+        let bytes = piece.get_mut(..size).expect("at most a piece");
+        memory.read(Gpa(segment.start.0 + offset), bytes).expect("the plan found the segment in RAM");
+        in_bytes(bytes)
     })
 }
 

@@ -97,10 +97,11 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
 
     let ((), loaded) = Origin::of(image.load(memory)?);
     let cpuid = needs_cpuid(config, image, interrupts, memory);
-    let mut write_table = |gpa, table: &page_tables::Table| {
-        memory.write(gpa, table.as_bytes()).expect("the map places page tables in RAM");
+    let mut write_entries = |gpa, entries: &[u64]| {
+        let bytes = object::pod::bytes_of_slice(entries);
+        memory.write(gpa, bytes).expect("the map places page tables in RAM");
     };
-    let page_tables = page_tables::write(&map, &mut write_table);
+    let page_tables = page_tables::write(&map, &mut write_entries);
     let hypercalls = config.contract == Contract::Required;
     let offers = Offers { vcpus: config.vcpus, hypercalls, interrupts };
     let boot_info = boot_info::write(&map, &arguments, offers, memory);

@@ -13,8 +13,8 @@
 //! entry: 63 NX │ 51..12 address of the next table or of the page │ 7 PS │ 6 D │ 5 A │ 2 U/S │ 1 R/W │ 0 P
 //! ```
 //!
-//! This file is pure: a [`GuestMap`] goes in, `(where, 512 words)` come out. Nothing here knows guest memory, so the
-//! tests walk its output with a walker of their own. Tables are numbered in the order in which they are met going
+//! This file is pure: a [`GuestMap`] goes in, `(where, entries)` come out, only those that are not zero, for RAM is zero.
+//! Nothing here knows guest memory, so the tests walk its output with a walker of their own. Tables are numbered in the order in which they are met going
 //! down and right; the PML4 is the first. A table's address follows from its number.
 //!
 //! Guests of older modes get the least that runs them (`older.rs`): pages as large as there are, with all rights.
@@ -33,18 +33,20 @@ use crate::page_walk::Paging;
 
 /// Entries in a table.
 const ENTRIES: usize = 512;
+/// Bytes of an entry.
+const ENTRY_SIZE: u64 = 8;
 
-/// One page table: 512 entries, 4 KiB, at a multiple of 4 KiB.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct Table(pub [u64; ENTRIES]);
+/// Takes entries that lie one behind the other in a table, and where the first lies.
+pub type Emit<'a> = dyn FnMut(Gpa, &[u64]) + 'a;
 
-impl Table {
-    /// The table as it lies in memory.
-    #[must_use]
-    pub fn as_bytes(&self) -> &[u8] {
-        object::pod::bytes_of_slice(&self.0)
+/// Hands `count` entries to `emit`, of which `entry` makes each.
+fn emit_run(emit: &mut Emit<'_>, gpa: Gpa, count: usize, entry: impl Fn(u64) -> u64) {
+    let mut entries = [0; ENTRIES];
+    let entries = entries.get_mut(..count).expect("a run lies in one table");
+    for (slot, index) in entries.iter_mut().zip(0..) {
+        *slot = entry(index);
     }
+    emit(gpa, entries);
 }
 
 /// How many tables `map` needs.
@@ -56,15 +58,14 @@ pub fn count(map: &GuestMap) -> u64 {
         Some(Paging::Pae) => return older::PAE_TABLES,
         Some(Paging::Bits32 { .. }) => return older::PAGE_DIRECTORIES,
     }
-    let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: &mut |_, _| {} };
+    let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: None };
     builder.table(Level::Pml4, 0);
     builder.tables
 }
 
-/// Builds all tables of `map` and hands each to `emit` with its place, children before parents. Gives the line that
-/// had them built.
+/// Builds all tables of `map` and hands their entries to `emit`, each once. Gives the line that had them built.
 #[track_caller]
-pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) -> Origin {
+pub fn write(map: &GuestMap, emit: &mut Emit<'_>) -> Origin {
     let Some(Region { start: base, .. }) = map.page_tables().copied() else { return Origin::here() };
     match map.mode().paging() {
         Some(Paging::Bits32 { .. }) => older::page_directory(base, emit),
@@ -74,8 +75,8 @@ pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) -> Origin {
     Origin::here()
 }
 
-fn four_levels(map: &GuestMap, base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
-    let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit };
+fn four_levels(map: &GuestMap, base: Gpa, emit: &mut Emit<'_>) {
+    let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit: Some(emit) };
     builder.table(Level::Pml4, 0);
     debug_assert!(builder.tables == count(map), "the plan counted the tables");
 }
@@ -157,21 +158,22 @@ impl Level {
     }
 }
 
-struct Builder<'a> {
+struct Builder<'a, 'b> {
     runs: Vec<Run>,
     /// The first run that does not end before the address reached; addresses only grow.
     run: usize,
     base: Gpa,
     tables: u64,
-    emit: &'a mut dyn FnMut(Gpa, &Table),
+    /// Nobody, where tables are counted only.
+    emit: Option<&'a mut Emit<'b>>,
 }
 
-impl Builder<'_> {
+impl Builder<'_, '_> {
     /// Builds the table of `level` for the addresses from `start`, with all tables below it.
     fn table(&mut self, level: Level, start: u64) -> Gpa {
         let gpa = Gpa(self.base.0 + self.tables * PAGE_SIZE);
         self.tables += 1;
-        let mut table = Table([0; ENTRIES]);
+        let place = |index: usize| Gpa(gpa.0 + index as u64 * ENTRY_SIZE);
         let size = level.entry_size();
         let mut index = 0;
         while index < ENTRIES {
@@ -187,20 +189,20 @@ impl Builder<'_> {
             if whole && level.page_size().is_some_and(|page| page <= run.largest_page) {
                 let bits = (run.rights | level.page_bit()).bits();
                 let pages = usize::try_from((run_end - address) / size).unwrap_or(ENTRIES);
-                let end = ENTRIES.min(index.saturating_add(pages));
-                for (entry, page) in table.0.iter_mut().take(end).skip(index).zip(0..) {
-                    *entry = (address + page * size) | bits;
+                let count = pages.min(ENTRIES - index);
+                if let Some(emit) = &mut self.emit {
+                    emit_run(emit, place(index), count, |page| (address + page * size) | bits);
                 }
-                index = end;
+                index += count;
             } else {
                 // Rights are set where the page is mapped; the levels above allow everything (SDM vol. 3A, 4.6).
                 let child = self.table(level.next(), address);
-                let entry = table.0.get_mut(index).expect("index < ENTRIES");
-                *entry = child.0 | (Entry::PRESENT | Entry::WRITABLE).bits();
+                if let Some(emit) = &mut self.emit {
+                    emit(place(index), &[child.0 | (Entry::PRESENT | Entry::WRITABLE).bits()]);
+                }
                 index += 1;
             }
         }
-        (self.emit)(gpa, &table);
         gpa
     }
 

@@ -8,7 +8,7 @@ use vmm::Vm;
 use vmm::explain::parse_address;
 
 /// What must hold when the guest has ended.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Expecting")]
 pub(crate) struct Expectations {
     /// Expect this number in RAX when the guest has ended. What does not hold is said, and the exit code is 103.

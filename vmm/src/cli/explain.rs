@@ -7,7 +7,7 @@ use vmm::explain::{Peek, PeekRequest, Space, parse_address};
 use super::Machine;
 
 /// Looks at guest memory after the run.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Peeks {
     /// Show guest memory after the run, by physical address; may stand several times. At most 64K.
     #[arg(long = "peek", value_name = "GPA:SIZE")]

@@ -158,6 +158,31 @@ enum PageSizeWord {
 }
 
 impl Machine {
+    /// What clap makes of an image and the guest's arguments alone.
+    pub(super) fn plain(image: PathBuf, arguments: Vec<String>) -> Self {
+        let limits = Limits::default();
+        Self {
+            image,
+            mode: ModeWord::Long,
+            load_at: None,
+            entry: None,
+            cpus: VcpuCount::ONE,
+            memory: MemorySize::DEFAULT,
+            page_size: PageSizeWord::Size2M,
+            ksm: false,
+            thp: false,
+            dir: None,
+            dir_limit: limits.written_bytes,
+            dir_files: limits.open_files,
+            no_contract: false,
+            interrupts: InterruptsWord::Auto,
+            cpuid: CpuidWord::Auto,
+            log: LogWord::Info,
+            timeout: None,
+            arguments,
+        }
+    }
+
     /// The configuration these words mean, for commands that have something of their own to say on stdout: what the
     /// guest prints goes to stderr.
     pub(crate) fn into_quiet_config(self) -> vmm::Result<VmConfig> {

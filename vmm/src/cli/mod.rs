@@ -3,6 +3,7 @@
 mod expect;
 mod explain;
 mod machine;
+mod plain;
 mod press;
 mod watch;
 
@@ -19,6 +20,7 @@ pub(crate) use machine::Machine;
 use machine::parse_time;
 pub(crate) use press::Press;
 use vmm::debug::gdb::Endpoint;
+
 pub(crate) use watch::Watch;
 
 /// Runs bare-metal x86-64 kernels on Linux KVM.
@@ -78,7 +80,13 @@ enum RunCommand {
 
 /// What was typed; what makes no sense ends the program.
 pub(crate) fn parse() -> Command {
-    if std::env::args_os().nth(1).is_some_and(|word| word == "run") {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(run) = plain::parse(&words) {
+        return Command::Run(Box::new(run));
+    }
+    // clap asks for memory in very many pieces.
+    crate::MEMORY.fill();
+    if words.first().is_some_and(|word| word == "run") {
         let RunCommand::Run(run) = RunCli::parse().command;
         return Command::Run(run);
     }
@@ -123,7 +131,7 @@ pub(crate) struct Run {
 }
 
 /// What is kept of a machine, and gone on from.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Snapshots {
     /// Keep the machine in this file when the guest asks for it, the last time that it does; and if it never does, when it
     /// is stopped by --timeout or Ctrl-C.
@@ -139,7 +147,7 @@ pub(crate) struct Snapshots {
 }
 
 /// The core file that a run may leave.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub(crate) struct Core {
     /// Write memory and registers of a guest that dies or is stopped (exit codes 101 to 130) to this file:
     /// `gdb KERNEL FILE` opens it. After another end there is no such file.

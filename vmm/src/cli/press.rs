@@ -7,7 +7,7 @@ use clap::Args;
 use super::machine::parse_time;
 
 /// What on the host interrupts the guest.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Interrupting")]
 pub(crate) struct Press {
     /// Press the guest's button with every line that is typed; the guest's console has no input then.

@@ -6,7 +6,7 @@ use clap::Args;
 use vmm::observe::Filter;
 
 /// Who watches the exits of a run.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 #[command(next_help_heading = "Watching")]
 pub(crate) struct Watch {
     /// Show every exit on stderr, or those that fit one of these words, with commas between them: a kind (`pio`, `mmio`,

@@ -116,7 +116,7 @@ impl Vm {
     /// As [`handle`].
     pub fn hypercall(&mut self, registers: &Registers) -> Result<Next> {
         let Self { vcpu, machine, .. } = self;
-        vcpu.forgo_register_sync();
+        vcpu.forgo_register_sync()?;
         let [rdi, rsi, rdx, r10, r8, r9] = registers.arguments;
         let rax = registers.number;
         vcpu.set_registers(&kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, ..vcpu.registers()? })?;

@@ -33,7 +33,7 @@ impl VcpuState {
     /// # Errors
     /// [`Error::Kvm`].
     pub(super) fn of(vcpu: &Vcpu, kvm: &Kvm, has_apic: bool, life: Option<Life>) -> Result<Self> {
-        let fd = vcpu.fd();
+        let fd = vcpu.fd()?;
         let apic = has_apic.then(|| ApicState::of(fd)).transpose()?;
         let cpuid =
             fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).map_err(Error::kvm("KVM_GET_CPUID2"))?.as_slice().to_vec();
@@ -86,7 +86,7 @@ impl VcpuState {
 
     fn set_running(&self, vcpu: &Vcpu, answer: Option<u64>) -> Result<()> {
         vcpu.set_registers(&self.regs_with(answer))?;
-        vcpu.fd().set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))
+        vcpu.fd()?.set_vcpu_events(&self.events).map_err(Error::kvm("KVM_SET_VCPU_EVENTS"))
     }
 
     fn regs_with(&self, answer: Option<u64>) -> kvm_regs {
@@ -95,7 +95,7 @@ impl VcpuState {
 
     /// Sets what is neither general nor special.
     fn set_others(&self, vcpu: &Vcpu, first_msrs: &[kvm_msr_entry]) -> Result<()> {
-        let fd = vcpu.fd();
+        let fd = vcpu.fd()?;
         if let Some(apic) = &self.apic {
             apic.set(fd)?;
         }

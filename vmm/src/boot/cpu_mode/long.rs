@@ -61,6 +61,11 @@ impl LongMode {
         super::set(vcpu, StartMode::Long, |reset| self.sregs(reset), &self.regs())
     }
 
+    /// What [`set`](Self::set) makes of the registers after a reset.
+    pub(super) fn registers(&self) -> (kvm_sregs, kvm_regs) {
+        (self.sregs(super::reset()), self.regs())
+    }
+
     /// The special registers; what is not named above stays as `reset` has it.
     fn sregs(&self, reset: kvm_sregs) -> kvm_sregs {
         kvm_sregs {

@@ -16,7 +16,9 @@
 //! The other modes are reached by a guest: `guest-kernel/src/bin/modes/` goes there.
 //!
 //! A KVM may accept registers and drop bits of them without a word. What was set is therefore read back and
-//! compared; a difference is an error that names the register.
+//! compared; a difference is an error that names the register. Long mode alone is never dropped: a KVM on x86-64 without it
+//! runs nothing. So the first vCPU need not wait for its registers ([`CpuMode::registers`]): KVM takes them over when it
+//! is first entered, which spares the start four ioctls.
 
 mod difference;
 pub mod long;
@@ -141,6 +143,15 @@ impl CpuMode {
         }
     }
 
+    /// All registers that a vCPU which was just made needs for this start, if it is one that KVM is known to keep.
+    #[must_use]
+    pub fn registers(&self) -> Option<(kvm_sregs, kvm_regs)> {
+        match self {
+            Self::Long(mode) => Some(mode.registers()),
+            _ => None,
+        }
+    }
+
     /// Sets the vCPU's registers and checks that KVM kept them.
     ///
     /// # Errors
@@ -174,6 +185,14 @@ fn set(
             Err(Error::RegistersChanged { call: "KVM_SET_SREGS", difference, mode: mode.name() })
         }
     }
+}
+
+/// The special registers of the first vCPU after a reset, as far as every mode leaves them as they are: the APIC is on, at
+/// its usual place, and this is the CPU that starts the others. Intel SDM vol. 3A, 11.4.4, figure 11-5.
+pub(crate) fn reset() -> kvm_sregs {
+    const BOOTSTRAP_PROCESSOR: u64 = 1 << 8;
+    const ENABLED: u64 = 1 << 11;
+    kvm_sregs { apic_base: 0xFEE0_0000 | ENABLED | BOOTSTRAP_PROCESSOR, ..kvm_sregs::default() }
 }
 
 /// Bit 1 of RFLAGS is reserved and always 1 (Intel SDM vol. 1, 3.4.3). Interrupts are off.

@@ -13,7 +13,7 @@ use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
 use x86_64::structures::paging::PageTableFlags as Entry;
 
-use super::{ENTRIES, Table};
+use super::{ENTRIES, ENTRY_SIZE, Emit, emit_run};
 use crate::config::PageSize;
 
 /// Tables of 32-bit paging: the page directory.
@@ -25,28 +25,20 @@ pub(super) const PAE_TABLES: u64 = 5;
 const PAGE: u64 = Entry::PRESENT.union(Entry::WRITABLE).union(Entry::HUGE_PAGE).bits();
 
 /// Builds the page directory of 32-bit paging at `base`.
-pub(super) fn page_directory(base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
-    let mut table = Table([0; ENTRIES]);
-    for (index, pair) in (0u64..).zip(table.0.iter_mut()) {
-        // Two entries of 32 bits are one word.
-        let entry = |index: u64| (index * PageSize::Size4M.bytes()) | PAGE;
-        *pair = entry(2 * index) | entry(2 * index + 1) << 32;
-    }
-    emit(base, &table);
+pub(super) fn page_directory(base: Gpa, emit: &mut Emit<'_>) {
+    let entry = |index: u64| (index * PageSize::Size4M.bytes()) | PAGE;
+    // Two entries of 32 bits are one word.
+    emit_run(emit, base, ENTRIES, |pair| entry(2 * pair) | entry(2 * pair + 1) << 32);
 }
 
 /// Builds the tables of PAE paging from `base` on: the pointers, then the page directories.
-pub(super) fn pae(base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
-    let directory = |gib: u64| Gpa(base.0 + (1 + gib) * PAGE_SIZE);
-    let mut pointers = Table([0; ENTRIES]);
-    for (gib, pointer) in (0..4).zip(pointers.0.iter_mut()) {
-        let mut table = Table([0; ENTRIES]);
-        for (index, entry) in (0u64..).zip(table.0.iter_mut()) {
-            *entry = (gib * PageSize::Size1G.bytes() + index * PageSize::Size2M.bytes()) | PAGE;
-        }
-        emit(directory(gib), &table);
+pub(super) fn pae(base: Gpa, emit: &mut Emit<'_>) {
+    for gib in 0..4 {
+        let directory = Gpa(base.0 + (1 + gib) * PAGE_SIZE);
+        emit_run(emit, directory, ENTRIES, |index| {
+            (gib * PageSize::Size1G.bytes() + index * PageSize::Size2M.bytes()) | PAGE
+        });
         // The pointers have no bits for rights.
-        *pointer = directory(gib).0 | Entry::PRESENT.bits();
+        emit(Gpa(base.0 + gib * ENTRY_SIZE), &[directory.0 | Entry::PRESENT.bits()]);
     }
-    emit(base, &pointers);
 }
