@@ -17,6 +17,15 @@ const SIZE: usize = 128 << 10;
 pub(crate) struct Arena {
     space: UnsafeCell<Space>,
     used: AtomicUsize,
+    /// The most that ever was: what lies above is zero still.
+    most_used: AtomicUsize,
+}
+
+/// Room that was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    offset: usize,
+    is_zero: bool,
 }
 
 #[repr(C, align(4096))]
@@ -28,7 +37,8 @@ unsafe impl Sync for Arena {}
 
 impl Arena {
     pub(crate) const fn new() -> Self {
-        Self { space: UnsafeCell::new(Space([0; SIZE])), used: AtomicUsize::new(0) }
+        let (used, most_used) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self { space: UnsafeCell::new(Space([0; SIZE])), used, most_used }
     }
 
     /// Has the kernel fill all its pages in one call, which is cheaper than a page fault for each. A kernel before Linux 5.14
@@ -48,8 +58,8 @@ impl Arena {
         (offset < SIZE).then_some(offset)
     }
 
-    /// Takes room for `layout`; says where it begins.
-    fn take(&self, layout: Layout) -> Option<usize> {
+    /// Takes room for `layout`.
+    fn take(&self, layout: Layout) -> Option<Room> {
         if layout.align() > align_of::<Space>() {
             return None;
         }
@@ -57,14 +67,20 @@ impl Arena {
             let start = used.next_multiple_of(layout.align());
             Some((start, start.checked_add(layout.size()).filter(|end| *end <= SIZE)?))
         };
-        let before = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(room(used)?.1));
-        Some(room(before.ok()?)?.0)
+        let before = self.used.fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| Some(room(used)?.1));
+        let (offset, end) = room(before.ok()?)?;
+        let is_zero = self.most_used.fetch_max(end, Ordering::AcqRel) <= offset;
+        Some(Room { offset, is_zero })
     }
 
     /// Moves the end of the last piece that was taken from `end` to `new_end`; false when it is not the last any more.
     fn move_end(&self, end: usize, new_end: usize) -> bool {
-        new_end <= SIZE
-            && self.used.compare_exchange(end, new_end, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let moved = new_end <= SIZE
+            && self.used.compare_exchange(end, new_end, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        if moved {
+            self.most_used.fetch_max(new_end, Ordering::AcqRel);
+        }
+        moved
     }
 }
 
@@ -74,9 +90,24 @@ unsafe impl GlobalAlloc for Arena {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.take(layout) {
             // SAFETY: `take` gives offsets inside the space.
-            Some(offset) => unsafe { self.start().add(offset) },
+            Some(room) => unsafe { self.start().add(room.offset) },
             // SAFETY: The caller's promise is the same.
             None => unsafe { System.alloc(layout) },
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        let Some(room) = self.take(layout) else {
+            // SAFETY: The caller's promise is the same.
+            return unsafe { System.alloc_zeroed(layout) };
+        };
+        // SAFETY: `take` gives room inside the space, which is nobody else's.
+        unsafe {
+            let start = self.start().add(room.offset);
+            if !room.is_zero {
+                start.write_bytes(0, layout.size());
+            }
+            start
         }
     }
 
@@ -121,10 +152,28 @@ mod tests {
     #[test]
     fn pieces_do_not_overlap_and_the_last_is_used_again() {
         let arena = Arena::new();
-        assert_eq!((arena.take(layout(5)), arena.take(layout(8))), (Some(0), Some(8)));
+        let room = |offset, is_zero| Some(Room { offset, is_zero });
+        assert_eq!((arena.take(layout(5)), arena.take(layout(8))), (room(0, true), room(8, true)));
         assert!(!arena.move_end(5, 0), "it is not the last");
         assert!(arena.move_end(16, 8));
-        assert_eq!(arena.take(layout(100)), Some(8));
+        assert_eq!(arena.take(layout(100)), room(8, false));
+        assert!(arena.move_end(108, 200), "it grows");
+        assert!(arena.move_end(200, 8));
+        assert_eq!((arena.take(layout(192)), arena.take(layout(1))), (room(8, false), room(200, true)));
+    }
+
+    #[test]
+    fn zeroed_pieces_are_zero_however_they_were_used_before() {
+        let arena = Arena::new();
+        // SAFETY: Each piece is used within its size and given back once, with its layout.
+        unsafe {
+            let first = arena.alloc(layout(64));
+            first.write_bytes(7, 64);
+            arena.dealloc(first, layout(64));
+            let second = arena.alloc_zeroed(layout(128));
+            assert_eq!(arena.offset(second), Some(0));
+            assert_eq!(std::slice::from_raw_parts(second, 128), [0; 128]);
+        }
     }
 
     #[test]

@@ -8,12 +8,12 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use vm_memory::{Bytes, VolatileMemoryError, VolatileSlice};
 
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::next::{Next, StopReason};
 use crate::output::{Output, Writer};
@@ -70,10 +70,9 @@ impl Console {
     /// # Errors
     /// When stdout is closed.
     pub fn stdout() -> io::Result<Self> {
-        let stdout = io::stdout();
-        let pace = if stdout.is_terminal() { Pace::AtOnce } else { Pace::ByLine };
         // Straight to the file descriptor: `Stdout` would search every buffer for newlines once more.
-        let file = File::from(stdout.as_fd().try_clone_to_owned()?);
+        let file = descriptor::clone_of(libc::STDOUT_FILENO)?;
+        let pace = if file.is_terminal() { Pace::AtOnce } else { Pace::ByLine };
         Ok(Self { pace, ..Self::to_file(file) })
     }
 
@@ -104,8 +103,7 @@ impl Console {
     /// # Errors
     /// When stderr is closed.
     pub fn stderr() -> io::Result<Self> {
-        let file = File::from(io::stderr().as_fd().try_clone_to_owned()?);
-        Ok(Self::to_file(file))
+        Ok(Self::to_file(descriptor::clone_of(libc::STDERR_FILENO)?))
     }
 
     /// Gives up on a sink that takes nothing when this machine is to stop.

@@ -3,8 +3,8 @@
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
-use std::os::fd::AsFd;
 
+use crate::descriptor;
 use crate::error::{Error, Result};
 use crate::next::StopReason;
 use crate::readiness::is_ready;
@@ -39,7 +39,7 @@ impl Input {
     /// # Errors
     /// When stdin is closed.
     pub fn stdin() -> io::Result<Self> {
-        Ok(Self(Source::File(File::from(io::stdin().as_fd().try_clone_to_owned()?))))
+        Ok(Self(Source::File(descriptor::clone_of(libc::STDIN_FILENO)?)))
     }
 
     /// A file, or the end of a pipe.

@@ -40,6 +40,7 @@ mod cpuid;
 pub mod cpus;
 pub mod crew;
 pub mod debug;
+mod descriptor;
 pub mod devices;
 pub mod doctor;
 pub mod error;

@@ -33,6 +33,8 @@ pub struct KernelImage {
     source: Source,
     start: Start,
     headers: Headers,
+    /// The segments of notes, once somebody has asked for one.
+    notes: Option<Vec<Vec<u8>>>,
 }
 
 /// How an image is to be understood.
@@ -91,7 +93,7 @@ impl KernelImage {
 
     fn check(path: PathBuf, mut source: Source, start: Start) -> Result<Self> {
         match source.headers(start) {
-            Ok(headers) => Ok(Self { path, source, start, headers }),
+            Ok(headers) => Ok(Self { path, source, start, headers, notes: None }),
             Err(source) => Err(Error::Image { path, source }),
         }
     }
@@ -195,9 +197,8 @@ impl KernelImage {
     /// # Errors
     /// [`Error::Image`] with what differs.
     pub fn check_contract(&mut self) -> Result<()> {
-        let segments = self.notes()?;
-        contract::check(segments.iter().map(Vec::as_slice))
-            .map_err(|error| self.error(ImageError::Contract(error)))
+        let checked = contract::check(self.notes()?.iter().map(Vec::as_slice));
+        checked.map_err(|error| self.error(ImageError::Contract(error)))
     }
 
     /// What the guest asks of its machine: flags of [`shared_abi::needs`]. Without a note it is nothing.
@@ -206,24 +207,30 @@ impl KernelImage {
     /// [`Error::Image`] when the file cannot be read any more.
     pub fn needs(&mut self) -> Result<u64> {
         let word = |note: &[u8]| note.first_chunk().map_or(0, |word| u64::from_le_bytes(*word));
-        let segments = self.notes()?;
-        Ok(segments
+        Ok(self
+            .notes()?
             .iter()
             .filter_map(|segment| find_note(segment, NOTE_TYPE))
             .map(word)
             .fold(0, |a, b| a | b))
     }
 
-    /// The segments of notes, as the file has them.
-    fn notes(&mut self) -> Result<Vec<Vec<u8>>> {
-        let mut segments = Vec::with_capacity(self.headers.notes.len());
-        for &(offset, size) in &self.headers.notes {
+    /// The segments of notes, as the file has them when it is first asked for.
+    fn notes(&mut self) -> Result<&[Vec<u8>]> {
+        let segments = match self.notes.take() {
+            Some(segments) => segments,
+            None => self.read_notes().map_err(|error| self.error(ImageError::Read(error)))?,
+        };
+        Ok(self.notes.insert(segments))
+    }
+
+    fn read_notes(&mut self) -> io::Result<Vec<Vec<u8>>> {
+        let Self { source, headers, .. } = self;
+        let read = |&(offset, size): &(u64, usize)| {
             let mut bytes = vec![0; size];
-            let read = self.source.read_exact_at(&mut bytes, offset);
-            read.map_err(|error| self.error(ImageError::Read(error)))?;
-            segments.push(bytes);
-        }
-        Ok(segments)
+            source.read_exact_at(&mut bytes, offset).map(|()| bytes)
+        };
+        headers.notes.iter().map(read).collect()
     }
 
     /// The host error that says what is wrong with this image.
