@@ -9,6 +9,11 @@ use serde_json::{Value, json};
 /// How often each thing is measured, where a round is cheap.
 pub(crate) const ROUNDS: u32 = 400;
 
+/// `usual` rounds, or as many as somebody has asked for.
+pub(crate) fn rounds(usual: u32) -> u32 {
+    std::env::var("DUET_BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(usual)
+}
+
 /// One thing that is being measured beside its limit, round by round.
 pub(crate) struct Pairs {
     name: String,

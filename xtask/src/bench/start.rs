@@ -5,18 +5,24 @@
 
 use anyhow::Result;
 
+use super::measurement::{Goal, Limit, Measurement};
 use super::process::Program;
+use super::progress::Progress;
 use super::statistics::Samples;
-use super::{Measurement, Progress};
+use super::unit::Unit;
 use crate::guest;
 use crate::workspace::{self, Profile};
 
 /// What the guest prints.
 const GREETING: &[u8] = b"hello from the guest\n";
 
-/// Runs both in turn, `rounds` times.
-pub(super) fn measure(rounds: u32) -> Result<()> {
-    let progress = Progress::new();
+/// Runs of each program, unless somebody says how many.
+const ROUNDS: u32 = 300;
+
+/// Runs both in turn.
+pub(super) fn measure(rounds: Option<u32>, progress: &Progress) -> Result<Vec<Measurement>> {
+    progress.say("building vmm and floor");
+    let rounds = rounds.unwrap_or(ROUNDS);
     let image = guest::build("01_hello", Profile::Release)?;
     let programs = workspace::build_static(&["vmm", "floor"], Profile::Release)?;
     let vmm = Program::new([programs.join("vmm"), "run".into(), image.clone()]);
@@ -32,14 +38,13 @@ pub(super) fn measure(rounds: u32) -> Result<()> {
         end.add(own.end);
         end_limit.add(limit.end);
     }
-    progress.end();
-    println!(
-        "{:26} {:>9} {:>9} {:>9}   {:6} {:>9} {:>9} {:>9}",
-        "", "least", "median", "p99", "", "least", "median", "p99"
-    );
-    Measurement::new("exec to first guest byte", first, "floor", first_limit).print();
-    Measurement::new("exec to end", end, "floor", end_limit).print();
-    let kib = |program: &Program| program.peak_memory().map(|bytes| bytes >> 10);
-    println!("{:26} {:>5} KiB   {:27} floor  {:>5} KiB", "peak memory", kib(&vmm)?, "", kib(&floor)?);
-    Ok(())
+    let goal = Goal { ratio: Some(1.35), median: None };
+    let beside = |name, unit, own, limit| {
+        let limit = Limit { name: "floor".to_owned(), samples: limit };
+        Measurement::beside("start", name, unit, own, limit)
+    };
+    Ok(vec![
+        beside("exec to first guest byte", Unit::Nanoseconds, first, first_limit).promised(goal),
+        beside("exec to end", Unit::Nanoseconds, end, end_limit).promised(goal),
+    ])
 }
