@@ -17,7 +17,7 @@ pub(super) enum Group {
 
 /// The benchmarks of `vmm/benches`, and what each measures.
 pub(super) const HOST_HALVES: [(&str, &[Group]); 2] =
-    [("hypercall", &[Group::Exits, Group::Console]), ("snapshots", &[Group::Snapshots])];
+    [("exits", &[Group::Exits, Group::Console]), ("snapshots", &[Group::Snapshots])];
 
 impl Group {
     /// What is typed.
