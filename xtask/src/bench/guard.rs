@@ -85,7 +85,9 @@ pub(super) fn heed_ctrl_c() -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM])?;
     thread::spawn(move || {
         if signals.forever().next().is_some() {
-            running().iter().for_each(|running| kill(running.group));
+            // Who waits for their end is kept from complaining of it: the lock is held until we quit.
+            let running = running();
+            running.iter().for_each(|running| kill(running.group));
             progress::clear();
             exit(INTERRUPTED);
         }

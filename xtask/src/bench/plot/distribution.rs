@@ -27,7 +27,15 @@ pub(super) fn draw(sheet: &mut Sheet, measurement: &Measurement) {
     for (value, words) in axis.ticks(measurement.unit) {
         let x = axis.place(value);
         sheet.line("grid", (x, top + 62.0), (x, bottom + 6.0));
-        sheet.text(x, bottom + 22.0, "middle", &words);
+        // Half of the words would be beyond the picture's edge.
+        let class = if x < LEFT + 24.0 {
+            ""
+        } else if x > RIGHT - 24.0 {
+            "end"
+        } else {
+            "middle"
+        };
+        sheet.text(x, bottom + 22.0, class, &words);
     }
     half(sheet, &axis, (own, "own"), measurement.unit, base, -HEIGHT);
     if let Some(limit) = limit {
