@@ -14,6 +14,8 @@
 //! Then how many machines a second are made, run to their first exit and dropped, by one thread and by two; and what each
 //! of many that live at once takes of the host's memory.
 
+mod told;
+
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd};
@@ -25,24 +27,21 @@ use kvm_bindings::{
     kvm_xsave,
 };
 use kvm_ioctls::{Kvm, SyncReg, VcpuFd, VmFd};
+use serde_json::{Value, json};
 use shared_abi::Gpa;
+use told::{Pairs, ROUNDS, measured, progress, rounds};
 use vmm::snapshot::Pool;
 use vmm::snapshot::state::VcpuState;
 use vmm::{KernelSource, Snapshot, SnapshotCalls, StopReason, Surroundings, Vm, VmConfig};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-const ROUNDS: usize = 400;
 const TOUCHED: usize = 16;
 const PAGE: usize = 4096;
 
 fn main() -> Outcome<()> {
     let guest = std::env::var_os("DUET_BENCH_GUEST").ok_or("start this by `cargo xtask bench`")?;
     let guest = PathBuf::from(guest);
-    println!(
-        "{:26} {:>9} {:>9} {:>9}   beside the limit's, and the median of the ratios",
-        "", "least", "median", "p99"
-    );
     in_place(&guest)?;
     let (_, snapshot) = kept(&guest)?;
     new_machines(&snapshot)?;
@@ -52,24 +51,23 @@ fn main() -> Outcome<()> {
     many_at_once(&snapshot)
 }
 
-/// Times of one measurement and its limit, round by round.
-#[derive(Default)]
-struct Pairs(Vec<(Duration, Duration)>);
-
-impl Pairs {
-    fn print(&self, name: &str) {
-        let quantiles = |of: fn(&(Duration, Duration)) -> Duration| {
-            let mut times: Vec<_> = self.0.iter().map(of).collect();
-            times.sort();
-            let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
-            format!("{:>9.1?} {:>9.1?} {:>9.1?}", at(0.0), at(0.5), at(0.99))
-        };
-        let mut ratios: Vec<_> =
-            self.0.iter().map(|(own, limit)| own.as_secs_f64() / limit.as_secs_f64()).collect();
-        ratios.sort_by(f64::total_cmp);
-        let (own, limit) = (quantiles(|pair| pair.0), quantiles(|pair| pair.1));
-        println!("{name:26} {own}   {limit}   ratio {:.2}", ratios[ratios.len() / 2]);
+/// Measures by turns, and tells what was found. What a deed gives is dropped after its time was taken.
+fn by_turns<Own, Limit>(
+    name: &str,
+    limit_name: &'static str,
+    goal: &Value,
+    mut own: impl FnMut() -> Outcome<(Own, Duration)>,
+    mut limit: impl FnMut() -> Outcome<(Limit, Duration)>,
+) -> Outcome<()> {
+    let rounds = rounds(ROUNDS);
+    let mut pairs = Pairs::new(name, limit_name, rounds);
+    for _ in 0..rounds {
+        let own = own()?.1;
+        let limit = limit()?.1;
+        pairs.add(own, limit);
     }
+    pairs.tell("snapshots", goal);
+    Ok(())
 }
 
 fn timed<T>(deed: impl FnOnce() -> Outcome<T>) -> Outcome<(T, Duration)> {
@@ -107,137 +105,137 @@ fn surroundings() -> Surroundings {
 fn in_place(guest: &Path) -> Outcome<()> {
     let (mut vm, snapshot) = kept(guest)?;
     let mut bare = Bare::new(&snapshot)?;
-    let mut pairs = Pairs::default();
     let (from, mut to) = (vec![1_u8; TOUCHED * PAGE], vec![0_u8; TOUCHED * PAGE]);
-    for _ in 0..ROUNDS {
-        to_first_exit(&mut vm)?;
-        let ((), own) = timed(|| Ok(vm.restore(&snapshot)?))?;
-        bare.vcpu.run()?;
-        let ((), limit) = timed(|| {
-            bare.go_back()?;
-            to.copy_from_slice(&from);
-            Ok(())
-        })?;
-        pairs.0.push((own, limit));
-    }
-    pairs.print("back in place, 16 pages");
-    Ok(())
+    by_turns(
+        "back in place, 16 pages",
+        "calls and copy",
+        &json!({ "ratio": 1.5, "median": 60_000 }),
+        || {
+            to_first_exit(&mut vm)?;
+            timed(|| Ok(vm.restore(&snapshot)?))
+        },
+        || {
+            bare.vcpu.run()?;
+            timed(|| {
+                bare.go_back()?;
+                to.copy_from_slice(&from);
+                Ok(())
+            })
+        },
+    )
 }
 
 fn new_machines(snapshot: &Snapshot) -> Outcome<()> {
     let source = Source::new(snapshot)?;
-    let mut pairs = Pairs::default();
-    for _ in 0..ROUNDS {
-        let (machine, own) = timed(|| {
-            let mut machine = snapshot.spawn(surroundings())?;
-            to_first_exit(&mut machine)?;
-            Ok(machine)
-        })?;
-        drop(machine);
-        let (bare, limit) = timed(|| {
-            let mut bare = source.bare()?;
-            bare.vcpu.run()?;
-            Ok(bare)
-        })?;
-        drop(bare);
-        pairs.0.push((own, limit));
-    }
-    pairs.print("new machine to first exit");
-    Ok(())
+    by_turns(
+        "new machine to first exit",
+        "bare calls",
+        &json!({ "ratio": 1.3 }),
+        || timed(|| to_first_exit_of(snapshot.spawn(surroundings())?)),
+        || timed(|| source.to_first_exit()),
+    )
 }
 
 fn from_pool(snapshot: &Snapshot) -> Outcome<()> {
     const READY: usize = 8;
     let source = Source::new(snapshot)?;
     let pool = Pool::new(snapshot.clone(), READY)?;
-    let mut pairs = Pairs::default();
-    for _ in 0..ROUNDS {
-        while pool.ready() < READY {
-            std::thread::yield_now();
-        }
-        let (machine, own) = timed(|| {
-            let mut machine = pool.take(surroundings())?;
-            to_first_exit(&mut machine)?;
-            Ok(machine)
-        })?;
-        drop(machine);
-        let (bare, limit) = timed(|| {
-            let mut bare = source.bare()?;
-            bare.vcpu.run()?;
-            Ok(bare)
-        })?;
-        drop(bare);
-        pairs.0.push((own, limit));
-    }
-    pairs.print("from a pool to first exit");
-    Ok(())
+    by_turns(
+        "from a pool to first exit",
+        "bare calls",
+        &Value::Null,
+        || {
+            while pool.ready() < READY {
+                std::thread::yield_now();
+            }
+            timed(|| to_first_exit_of(pool.take(surroundings())?))
+        },
+        || timed(|| source.to_first_exit()),
+    )
 }
 
-/// A machine that boots, and one that goes on from where it is then.
+/// A machine that goes on from where one is that boots.
 fn instead_of_boot(guest: &Path, snapshot: &Snapshot) -> Outcome<()> {
-    let mut pairs = Pairs::default();
-    for _ in 0..ROUNDS {
-        let (machine, booted) = timed(|| {
-            let mut machine = Vm::build(config(guest))?;
-            to_first_exit(&mut machine)?;
-            Ok(machine)
-        })?;
-        drop(machine);
-        let (machine, own) = timed(|| Ok(snapshot.spawn(surroundings())?))?;
-        drop(machine);
-        pairs.0.push((own, booted));
-    }
-    pairs.print("new machine, not booted");
-    Ok(())
+    by_turns(
+        "new machine, not booted",
+        "booted",
+        &Value::Null,
+        || timed(|| Ok(snapshot.spawn(surroundings())?)),
+        || timed(|| to_first_exit_of(Vm::build(config(guest))?)),
+    )
+}
+
+fn to_first_exit_of(mut vm: Vm) -> Outcome<Vm> {
+    to_first_exit(&mut vm)?;
+    Ok(vm)
 }
 
 fn machines_a_second(snapshot: &Snapshot) -> Outcome<()> {
-    const MACHINES: u32 = 1000;
+    let rounds = rounds(20);
     for threads in [1, 2] {
-        let start = Instant::now();
-        std::thread::scope(|scope| {
-            let makers = [(); 2].map(|()| {
-                || {
-                    for _ in 0..MACHINES {
-                        let mut machine =
-                            snapshot.spawn(surroundings()).map_err(|error| error.to_string())?;
-                        to_first_exit(&mut machine).map_err(|error| error.to_string())?;
-                    }
-                    Ok::<_, String>(())
-                }
-            });
-            let running: Vec<_> = makers.into_iter().take(threads).map(|maker| scope.spawn(maker)).collect();
-            running
-                .into_iter()
-                .try_for_each(|thread| thread.join().map_err(|_| "a maker panicked".to_owned())?)
-        })?;
-        let rate = f64::from(MACHINES) * threads as f64 / start.elapsed().as_secs_f64();
-        println!("{threads} thread(s): {rate:.0} machines a second, made, run to the first exit, dropped");
+        let name = format!("machines on {threads} thread{}", if threads == 1 { "" } else { "s" });
+        let mut rates = Vec::new();
+        for done in 1..=rounds {
+            rates.push(rate(snapshot, threads)?);
+            progress(&name, done, rounds);
+        }
+        measured(json!({ "group": "snapshots", "name": name, "unit": "per_second", "samples": rates }));
     }
     Ok(())
 }
 
+/// How many machines a second are made, run to their first exit and dropped.
+fn rate(snapshot: &Snapshot, threads: u32) -> Outcome<f64> {
+    const MACHINES: u32 = 100;
+    let make = || {
+        for _ in 0..MACHINES {
+            let machine = snapshot.spawn(surroundings()).map_err(|error| error.to_string())?;
+            to_first_exit_of(machine).map_err(|error| error.to_string())?;
+        }
+        Ok::<_, String>(())
+    };
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..threads).map(|_| scope.spawn(make)).collect();
+        makers.into_iter().try_for_each(|maker| maker.join().map_err(|_| "a maker panicked".to_owned())?)
+    })?;
+    Ok(f64::from(MACHINES * threads) / start.elapsed().as_secs_f64())
+}
+
+/// What each of many that live at once takes of memory, beyond what it has written: when it waits, and when it has run.
 fn many_at_once(snapshot: &Snapshot) -> Outcome<()> {
-    const MACHINES: u64 = 400;
-    let before = proportional_size()?;
-    let mut machines =
-        (0..MACHINES).map(|_| snapshot.spawn(surroundings())).collect::<Result<Vec<_>, _>>()?;
-    let waiting = (proportional_size()? - before) / MACHINES;
-    machines.iter_mut().try_for_each(to_first_exit)?;
-    let written: u64 = machines.iter().map(|vm| vm.memory().own_bytes()).sum();
-    let run = (proportional_size()?.saturating_sub(before + written)) / MACHINES;
-    let (waiting, run, written) = (waiting >> 10, run >> 10, (written / MACHINES) >> 10);
-    println!(
-        "{MACHINES} at once: {waiting} KiB each; {run} KiB each beside {written} KiB that each has written"
-    );
+    const MACHINES: usize = 200;
+    let rounds = rounds(6);
+    let (mut waiting, mut run) = (Vec::new(), Vec::new());
+    for done in 1..=rounds {
+        let before = proportional_size()?;
+        let mut machines =
+            (0..MACHINES).map(|_| snapshot.spawn(surroundings())).collect::<Result<Vec<_>, _>>()?;
+        waiting.push((proportional_size()? - before) / MACHINES as f64);
+        machines.iter_mut().try_for_each(to_first_exit)?;
+        let written = machines.iter().map(|vm| vm.memory().own_bytes()).sum::<u64>() as f64;
+        run.push((proportional_size()? - before - written).max(0.0) / MACHINES as f64);
+        progress("memory of clones", done, rounds);
+    }
+    for (name, samples) in
+        [("memory of a clone that waits", waiting), ("memory of a clone that has run", run)]
+    {
+        measured(json!({
+            "group": "snapshots",
+            "name": name,
+            "unit": "bytes",
+            "samples": samples,
+            "goal": { "median": 100 << 10 },
+        }));
+    }
     Ok(())
 }
 
 /// A line of /proc/self/smaps_rollup, in bytes.
-fn proportional_size() -> Outcome<u64> {
+fn proportional_size() -> Outcome<f64> {
     let rollup = fs::read_to_string("/proc/self/smaps_rollup")?;
     let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).ok_or("no Pss")?;
-    Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? << 10)
+    Ok(line.trim().trim_end_matches(" kB").parse::<f64>()? * 1024.0)
 }
 
 /// What a bare VM is made of.
@@ -286,6 +284,13 @@ impl Source {
         vcpu.set_sregs(&self.registers.sregs)?;
         vcpu.set_regs(&self.registers.regs)?;
         Ok(Bare { vcpu, _vm: vm, _ram: ram, registers: self.registers, others: None })
+    }
+
+    /// One that has run to its first exit.
+    fn to_first_exit(&self) -> Outcome<Bare> {
+        let mut bare = self.bare()?;
+        bare.vcpu.run()?;
+        Ok(bare)
     }
 }
 
