@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         start::measure(options.rounds)?;
     }
     if is_wanted(Name::Exits) {
-        host_half("hypercall")?;
+        host_half("exits")?;
     }
     if is_wanted(Name::Snapshots) {
         host_half("snapshots")?;
