@@ -59,7 +59,7 @@ impl Bare {
         }
     }
 
-    /// The same for a guest that prints a line by each hypercall: `print` does, and the guest is told that it was done.
+    /// The same for a guest that prints by each hypercall: `print` does, and the guest is told that it was done.
     pub(crate) fn run_printing(&mut self, mut print: impl FnMut() -> Outcome<()>) -> Outcome<Duration> {
         self.vcpu.set_sync_valid_reg(SyncReg::Register);
         let start = Instant::now();

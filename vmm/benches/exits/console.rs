@@ -13,69 +13,56 @@ use crate::pipe::Drain;
 use crate::told::{Pairs, measured, progress};
 
 const GROUP: &str = "console";
-const MEBIBYTE: usize = 1 << 20;
-/// Mebibytes of one run.
-const MEBIBYTES: u32 = 4;
-/// Lines of one run, and bytes of a line.
-const LINES: u32 = 50;
-const LINE: usize = 64;
 /// Pieces that one run puts into the ring, and bytes of a piece.
 const PIECES: u32 = 4;
 const PIECE: usize = 4096;
 
+/// Text that the guest prints by one exit.
+struct Text {
+    name: &'static str,
+    /// What the guest calls it.
+    what: &'static str,
+    /// How often it is printed in one run.
+    often: u32,
+    size: usize,
+}
+
+const TEXTS: [Text; 2] = [
+    Text { name: "1 MiB by one hypercall", what: "mebibytes", often: 4, size: 1 << 20 },
+    Text { name: "a line by println!", what: "lines", often: 50, size: 64 },
+];
+
 /// Measures each way beside its limit. Both write to pipes that are emptied.
 pub(crate) fn measure(guest: &Path, rounds: u32) -> Outcome<()> {
-    mebibytes(guest, rounds)?;
-    lines(guest, rounds)?;
-    ring(guest, rounds)
+    TEXTS.iter().try_for_each(|text| by_hypercall(guest, rounds, text))?;
+    through_a_ring(guest, rounds)
 }
 
-/// One hypercall a mebibyte, beside the host's own write and an exit that does nothing.
-fn mebibytes(guest: &Path, rounds: u32) -> Outcome<()> {
-    const EXITS: u32 = 100;
+/// One hypercall a text, beside the same guest in a bare loop that writes as much at each exit.
+fn by_hypercall(guest: &Path, rounds: u32, text: &Text) -> Outcome<()> {
+    let &Text { name, what, often, size } = text;
     let (drain, writer) = Drain::start()?;
-    let (own_drain, mut own_writer) = Drain::start()?;
-    let mut ours = Ours::build_with_console(guest, "mebibytes", MEBIBYTES, writer)?;
-    let mut bare = Bare::build(guest, "out", EXITS)?;
-    bare.run()?;
-    let text = vec![b'.'; MEBIBYTE];
-    let mut pairs = Pairs::new("1 MiB by one hypercall", "host's own write + exit", rounds);
-    for _ in 0..rounds {
-        let own = ours.run()? / MEBIBYTES;
-        let written = time(|| (0..MEBIBYTES).try_for_each(|_| own_writer.write_all(&text)))?;
-        pairs.add(own, written / MEBIBYTES + bare.run()? / EXITS);
-    }
-    drop((ours, own_writer));
-    let bytes = |runs: u32| u64::from(runs) * u64::from(MEBIBYTES) * MEBIBYTE as u64;
-    drain.expect(bytes(1 + rounds))?;
-    own_drain.expect(bytes(rounds))?;
-    pairs.tell(GROUP, &Value::Null);
-    Ok(())
-}
-
-/// What `println!` takes, beside the same guest in a bare loop that writes a line at each exit.
-fn lines(guest: &Path, rounds: u32) -> Outcome<()> {
-    let (drain, writer) = Drain::start()?;
-    let (own_drain, mut own_writer) = Drain::start()?;
-    let mut ours = Ours::build_with_console(guest, "lines", LINES, writer)?;
-    let mut bare = Bare::build(guest, "lines", LINES)?;
-    let mut print = || Ok(own_writer.write_all(&[b'.'; LINE])?);
+    let (bare_drain, mut bare_writer) = Drain::start()?;
+    let mut ours = Ours::build_with_console(guest, what, often, writer)?;
+    let mut bare = Bare::build(guest, what, often)?;
+    let bytes = vec![b'.'; size];
+    let mut print = || Ok(bare_writer.write_all(&bytes)?);
     bare.run_printing(&mut print)?;
-    let mut pairs = Pairs::new("a line by println!", "bare loop that writes", rounds);
+    let mut pairs = Pairs::new(name, "bare loop that writes", rounds);
     for _ in 0..rounds {
-        pairs.add(ours.run()? / LINES, bare.run_printing(&mut print)? / LINES);
+        pairs.add(ours.run()? / often, bare.run_printing(&mut print)? / often);
     }
-    drop((ours, own_writer));
-    let bytes = u64::from(1 + rounds) * u64::from(LINES) * LINE as u64;
-    drain.expect(bytes)?;
-    own_drain.expect(bytes)?;
+    drop((ours, bare_writer));
+    let total = u64::from(1 + rounds) * u64::from(often) * size as u64;
+    drain.expect(total)?;
+    bare_drain.expect(total)?;
     pairs.tell(GROUP, &Value::Null);
     Ok(())
 }
 
 /// Bytes a second through a ring, beside the host's own copy and write. A KVM that interprets the kernel is measured here:
 /// it copies the bytes into the ring one by one.
-fn ring(guest: &Path, rounds: u32) -> Outcome<()> {
+fn through_a_ring(guest: &Path, rounds: u32) -> Outcome<()> {
     let (drain, writer) = Drain::start()?;
     let (own_drain, mut own_writer) = Drain::start()?;
     let mut ours = Ours::build_with_console(guest, "ring", PIECES, writer)?;

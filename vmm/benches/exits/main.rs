@@ -9,8 +9,7 @@
 //! | `exits` | OUT, IN, MMIO write and read, hypercall | the same guest loop, run by a bare loop around KVM_RUN |
 //! | | a hypercall on a host without KVM_CAP_SYNC_REGS | the same |
 //! | | a hypercall that is added up by line, as for `--stats` | the hypercall that nobody watches |
-//! | `console` | 1 MiB by one hypercall | the host's own write of it, and an exit of the bare loop |
-//! | | lines, by `println!` | the same guest, and a bare loop that writes such a line at each exit |
+//! | `console` | 1 MiB by one hypercall, lines by `println!` | the same guest, and a bare loop that writes as much at each exit |
 //! | | a ring that a thread reads | the host's own copy and write of the same bytes |
 
 mod bare;
