@@ -16,6 +16,7 @@ mod cpus;
 mod documents;
 mod embedding;
 mod ends;
+mod exits;
 mod explain;
 mod faults;
 mod features;

@@ -3,6 +3,7 @@
 //! [`boot`] runs it in this process, through the library, and gives the report. [`vmm`] runs the program as a user
 //! would, and gives what a user sees. Both show console and report when an expectation fails.
 
+pub(crate) mod allocations;
 pub(crate) mod browser;
 pub(crate) mod contract;
 pub(crate) mod elf;
@@ -10,6 +11,7 @@ pub(crate) mod gdb_client;
 pub(crate) mod markdown;
 pub(crate) mod needs;
 pub(crate) mod refusal;
+pub(crate) mod system_calls;
 pub(crate) mod tree;
 pub(crate) mod walker;
 pub(crate) mod walker32;

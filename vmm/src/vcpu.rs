@@ -430,8 +430,9 @@ impl Vcpu {
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn hypercall_registers(&self) -> Result<HypercallRegisters> {
-        let registers = if self.syncs_registers { self.fd.sync_regs().regs } else { self.registers()? };
+    pub fn hypercall_registers(&mut self) -> Result<HypercallRegisters> {
+        // By reference: `sync_regs` would copy the control registers, too.
+        let registers = if self.syncs_registers { self.fd.sync_regs_mut().regs } else { self.registers()? };
         let kvm_regs { rax, rdi, rsi, rdx, r10, r8, r9, .. } = registers;
         Ok(HypercallRegisters::new(rax, &[rdi, rsi, rdx, r10, r8, r9]))
     }

@@ -1,29 +1,103 @@
 //! The guest half of the benchmarks: does one thing very often.
 //!
-//! The first argument names the thing, the second says how often. The loops are assembly, so that host and limit see
-//! the same few instructions around each exit.
+//! The first argument names the thing, the second says how often. Then the run ends with code 0; a machine that is run
+//! again does the same again, so whatever a start costs is in no measurement but the first. The round trips are loops
+//! in assembly, so that host and limit see the same few instructions around each exit.
 
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use guest_kernel::channel::{MmioConsole, RingMemory, RingWriter};
+use guest_kernel::cpu::port;
 use guest_kernel::hypercall::{Hypercall, call, console_write};
-use guest_kernel::{arguments, entry};
+use guest_kernel::{arguments, entry, println};
+use shared_abi::ports;
 
 entry!(main);
 
 fn main() {
     let mut words = arguments();
     let (what, often) = (words.next().unwrap_or_default(), words.next().and_then(|word| word.parse().ok()));
-    let often: u64 = often.expect("usage: bench calls|mebibytes|touch COUNT");
+    let often: u64 = often.expect("usage: bench WHAT COUNT");
     match what {
-        "calls" => calls(often),
-        "mebibytes" => mebibytes(often),
+        "out" => again(|| outs(often)),
+        "in" => again(|| ins(often)),
+        "mmio-write" => again_at_a_device(|| mmio_writes(often)),
+        "mmio-read" => again_at_a_device(|| mmio_reads(often)),
+        "calls" => again(|| calls(often)),
+        "mebibytes" => again(|| mebibytes(often)),
+        "lines" => again(|| lines(often)),
+        "ring" => through_a_ring(often),
         "touch" => touch(often),
         _ => panic!("there is no benchmark `{what}`"),
     }
 }
+
+/// Ends a run after each time. Whoever does not run the machine again is done.
+fn again(mut work: impl FnMut()) {
+    loop {
+        work();
+        port::outl(ports::EXIT, 0);
+    }
+}
+
+/// The same, where the console is a device in memory.
+fn again_at_a_device(work: impl FnMut()) {
+    MmioConsole::open().expect("a frame for a page table");
+    again(work);
+}
+
+/// Defines a function that does a few instructions as often as it is told.
+macro_rules! repeat {
+    ($(#[$doc:meta])* $name:ident, $instructions:literal, $($operands:tt)*) => {
+        $(#[$doc])*
+        #[cfg(target_os = "none")]
+        fn $name(often: u64) {
+            // SAFETY: What is done touches devices alone, no memory: `again_at_a_device` has mapped theirs. Registers that
+            // it changes are named.
+            unsafe {
+                core::arch::asm!(
+                    "2:",
+                    $instructions,
+                    "dec rcx",
+                    "jnz 2b",
+                    inout("rcx") often => _,
+                    $($operands)*
+                );
+            }
+        }
+
+        #[cfg(not(target_os = "none"))]
+        fn $name(_often: u64) {}
+    };
+}
+
+repeat!(
+    /// Prints a byte at the debug console.
+    outs, "out {port}, al", port = const shared_abi::ports::DEBUG_CONSOLE, in("al") b'.',
+);
+repeat!(
+    /// Asks whether the debug console is there.
+    ins, "in al, {port}", port = const shared_abi::ports::DEBUG_CONSOLE, out("al") _,
+);
+repeat!(
+    /// Prints eight bytes at the console in memory.
+    mmio_writes, "mov [{gva}], rax", gva = in(reg) shared_abi::layout::CONSOLE_MMIO.0, in("rax") u64::MAX / 255 * 46,
+);
+repeat!(
+    /// Reads eight bytes there.
+    mmio_reads, "mov rax, [{gva}]", gva = in(reg) shared_abi::layout::CONSOLE_MMIO.0, out("rax") _,
+);
+repeat!(
+    /// Asks for the least there is: the exit count.
+    calls, "mov eax, {number}\nout {port}, eax",
+    number = const guest_kernel::hypercall::Hypercall::ExitCount.number(),
+    port = const shared_abi::ports::HYPERCALL,
+    out("rax") _,
+    out("rdi") _,
+);
 
 /// One mebibyte of text; `.rodata`, so that no page of it is touched before the host reads it.
 static MEBIBYTE: [u8; 1 << 20] = {
@@ -42,6 +116,27 @@ fn mebibytes(often: u64) {
     }
 }
 
+/// Prints lines of 64 bytes, an exit each.
+fn lines(often: u64) {
+    for number in 0..often {
+        println!("line {number:>5}: as long as one line of text is, and then no longer.");
+    }
+}
+
+/// Bytes that go into the ring at once.
+const PIECE: usize = 4096;
+static RING: RingMemory<{ 4 * PIECE }> = RingMemory::new();
+
+/// Prints pieces through a ring, and waits until the host has read them.
+fn through_a_ring(pieces: u64) {
+    let mut ring = RingWriter::open_with_doorbell(&RING).expect("a KVM with eventfds");
+    let piece = &MEBIBYTE[..PIECE];
+    again(|| {
+        (0..pieces).for_each(|_| ring.write(piece));
+        ring.flush();
+    });
+}
+
 /// Pages that are written to between two wishes to be kept.
 const TOUCHED: usize = 16;
 static PAGES: [Page; TOUCHED] = [const { Page(AtomicU64::new(0)) }; TOUCHED];
@@ -57,26 +152,3 @@ fn touch(often: u64) {
         call(Hypercall::Snapshot).expect("somebody keeps snapshots");
     }
 }
-
-/// Hypercalls that ask for the least there is: the exit count.
-#[cfg(target_os = "none")]
-fn calls(often: u64) {
-    const NUMBER: u64 = guest_kernel::hypercall::Hypercall::ExitCount.number();
-    // SAFETY: The call writes no memory; RAX and RDI are named as changed.
-    unsafe {
-        core::arch::asm!(
-            "2: mov eax, {number}",
-            "out {port}, eax",
-            "dec rcx",
-            "jnz 2b",
-            number = const NUMBER,
-            port = const shared_abi::ports::HYPERCALL,
-            inout("rcx") often => _,
-            out("rax") _,
-            out("rdi") _,
-        );
-    }
-}
-
-#[cfg(not(target_os = "none"))]
-fn calls(_often: u64) {}
