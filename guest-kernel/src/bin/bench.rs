@@ -9,6 +9,7 @@ use core::hint::black_box;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use guest_kernel::hypercall::{Hypercall, call, console_write};
+use guest_kernel::memory::frames;
 use guest_kernel::{arguments, entry};
 
 entry!(main);
@@ -16,11 +17,12 @@ entry!(main);
 fn main() {
     let mut words = arguments();
     let (what, often) = (words.next().unwrap_or_default(), words.next().and_then(|word| word.parse().ok()));
-    let often: u64 = often.expect("usage: bench calls|mebibytes|touch COUNT");
+    let often: u64 = often.expect("usage: bench calls|mebibytes|touch|first-touch COUNT");
     match what {
         "calls" => calls(often),
         "mebibytes" => mebibytes(often),
         "touch" => touch(often),
+        "first-touch" => first_touch(often),
         _ => panic!("there is no benchmark `{what}`"),
     }
 }
@@ -57,6 +59,35 @@ fn touch(often: u64) {
         call(Hypercall::Snapshot).expect("somebody keeps snapshots");
     }
 }
+
+/// Writes to each of `pages` pages that nobody has had, again and again, and asks to be kept before each time.
+fn first_touch(pages: u64) {
+    let run = frames::allocate_contiguous(pages, 2 << 20).expect("a machine with that much RAM");
+    loop {
+        call(Hypercall::Snapshot).expect("somebody keeps snapshots");
+        write_each(&run);
+    }
+}
+
+/// Four instructions a page.
+#[cfg(target_os = "none")]
+fn write_each(run: &frames::FrameRun) {
+    // SAFETY: The frames are mapped where they lie, and belong to the run. Nobody reads what is in them.
+    unsafe {
+        core::arch::asm!(
+            "2: mov [{gpa}], rcx",
+            "add {gpa}, {size}",
+            "dec rcx",
+            "jnz 2b",
+            gpa = inout(reg) run.gpa().0 => _,
+            size = const frames::FRAME_SIZE,
+            inout("rcx") run.count() => _,
+        );
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn write_each(_run: &frames::FrameRun) {}
 
 /// Hypercalls that ask for the least there is: the exit count.
 #[cfg(target_os = "none")]

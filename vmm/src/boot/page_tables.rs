@@ -56,7 +56,7 @@ pub fn count(map: &GuestMap) -> u64 {
         Some(Paging::Pae) => return older::PAE_TABLES,
         Some(Paging::Bits32 { .. }) => return older::PAGE_DIRECTORIES,
     }
-    let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: &mut |_, _| {} };
+    let mut builder = Builder { runs: runs(map), run: 0, base: Gpa(0), tables: 0, emit: None };
     builder.table(Level::Pml4, 0);
     builder.tables
 }
@@ -75,7 +75,7 @@ pub fn write(map: &GuestMap, emit: &mut dyn FnMut(Gpa, &Table)) -> Origin {
 }
 
 fn four_levels(map: &GuestMap, base: Gpa, emit: &mut dyn FnMut(Gpa, &Table)) {
-    let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit };
+    let mut builder = Builder { runs: runs(map), run: 0, base, tables: 0, emit: Some(emit) };
     builder.table(Level::Pml4, 0);
     debug_assert!(builder.tables == count(map), "the plan counted the tables");
 }
@@ -163,7 +163,8 @@ struct Builder<'a> {
     run: usize,
     base: Gpa,
     tables: u64,
-    emit: &'a mut dyn FnMut(Gpa, &Table),
+    /// Takes the tables; without it they are counted and not filled.
+    emit: Option<&'a mut dyn FnMut(Gpa, &Table)>,
 }
 
 impl Builder<'_> {
@@ -188,8 +189,10 @@ impl Builder<'_> {
                 let bits = (run.rights | level.page_bit()).bits();
                 let pages = usize::try_from((run_end - address) / size).unwrap_or(ENTRIES);
                 let end = ENTRIES.min(index.saturating_add(pages));
-                for (entry, page) in table.0.iter_mut().take(end).skip(index).zip(0..) {
-                    *entry = (address + page * size) | bits;
+                if self.emit.is_some() {
+                    for (entry, page) in table.0.iter_mut().take(end).skip(index).zip(0..) {
+                        *entry = (address + page * size) | bits;
+                    }
                 }
                 index = end;
             } else {
@@ -200,7 +203,9 @@ impl Builder<'_> {
                 index += 1;
             }
         }
-        (self.emit)(gpa, &table);
+        if let Some(emit) = &mut self.emit {
+            emit(gpa, &table);
+        }
         gpa
     }
 

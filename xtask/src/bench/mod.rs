@@ -2,6 +2,7 @@
 
 mod host_half;
 mod measurement;
+mod memory;
 mod process;
 mod progress;
 mod start;
@@ -26,6 +27,8 @@ pub enum Group {
     Exits,
     /// Text out of the guest, beside the host's own writes.
     Console,
+    /// What guest RAM costs: by its size, by its pages, by how much of it was touched.
+    Memory,
     /// Going back to a snapshot, and new machines from one, beside bare calls of KVM.
     Snapshots,
 }
@@ -37,6 +40,7 @@ impl Group {
             Self::Start => "start",
             Self::Exits => "exits",
             Self::Console => "console",
+            Self::Memory => "memory",
             Self::Snapshots => "snapshots",
         }
     }
@@ -73,6 +77,9 @@ fn measure(options: &Options, progress: &Progress) -> Result<Vec<Measurement>> {
     if wanted.contains(&Group::Start) {
         found.extend(start::measure(options.rounds, progress)?);
     }
+    if wanted.contains(&Group::Memory) {
+        found.extend(memory::measure(options.rounds, progress)?);
+    }
     for (bench, groups) in HOST_HALVES {
         if groups.iter().any(|group| wanted.contains(group)) {
             found.extend(host_half::measure(bench, &wanted, options.rounds, progress)?);
@@ -82,8 +89,11 @@ fn measure(options: &Options, progress: &Progress) -> Result<Vec<Measurement>> {
 }
 
 /// The benchmarks of `vmm/benches`, and which groups each measures.
-const HOST_HALVES: [(&str, &[Group]); 2] =
-    [("hypercall", &[Group::Exits, Group::Console]), ("snapshots", &[Group::Snapshots])];
+const HOST_HALVES: [(&str, &[Group]); 3] = [
+    ("hypercall", &[Group::Exits, Group::Console]),
+    ("memory", &[Group::Memory]),
+    ("snapshots", &[Group::Snapshots]),
+];
 
 impl Options {
     fn wants(&self, group: Group) -> bool {
