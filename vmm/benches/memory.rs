@@ -13,7 +13,7 @@
 //! | | a snapshot of those bytes | the same bytes written to a file in memory |
 //! | | going back to a snapshot in place | a copy of the same pages |
 //! | | a new machine from a snapshot | one from the smallest snapshot |
-//! | guest RAM | the same | one from a machine of 2 MiB |
+//! | guest RAM | the same | one from a machine of 4 MiB |
 
 #[expect(dead_code, reason = "a point of a curve is told otherwise than a pair")]
 mod told;

@@ -11,8 +11,8 @@ use crate::told::{progress, rounds};
 const POINTS: [u64; 5] = [1 << 20, 4 << 20, 16 << 20, 64 << 20, 256 << 20];
 /// RAM of all machines, so that nothing else grows.
 const RAM: u64 = 512 << 20;
-/// A round takes a second or two.
-const ROUNDS: u32 = 12;
+/// A round takes two to five seconds.
+const ROUNDS: u32 = 6;
 
 /// Measures without THP, then with it.
 pub(crate) fn measure(guest: &Guest) -> Outcome<()> {

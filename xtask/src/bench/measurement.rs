@@ -102,6 +102,11 @@ impl Measurement {
         }
     }
 
+    /// Whether both are of the same thing, at the same point.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        (&self.group, &self.name, &self.at, self.unit) == (&other.group, &other.name, &other.at, other.unit)
+    }
+
     /// What the samples are to the limit's, pair by pair.
     pub(super) fn ratios(&self) -> Option<Samples> {
         self.limit.as_ref().map(|limit| self.samples.ratios(&limit.samples))

@@ -21,8 +21,8 @@ const GREETING: &[u8] = b"hello from the guest\n";
 
 /// Runs of each machine, unless somebody says how many. A machine of 64 GiB with pages of 4 KiB takes a fifth of a second.
 const ROUNDS: u32 = 30;
-/// Runs of each whose peak of memory is read: it hardly varies.
-const MEMORY_ROUNDS: u32 = 5;
+/// Runs of each in which memory and page faults are counted: they hardly vary.
+const COUNTED_ROUNDS: u32 = 5;
 
 /// RAM of the machines; the first is the limit of the others.
 const SIZES: [u64; 6] = [2 << 20, 16 << 20, 128 << 20, 1 << 30, 8 << 30, 64 << 30];
@@ -64,7 +64,7 @@ fn why_not(vmm: &Path, page_size: &str, image: &Path) -> Result<Option<String>> 
     Ok((!output.status.success()).then(|| said.trim().trim_start_matches("vmm: ").to_owned()))
 }
 
-/// The three curves of one size of pages.
+/// The curves of one size of pages.
 fn measure_pages(
     page_size: &str,
     machines: &[(u64, Program)],
@@ -72,7 +72,7 @@ fn measure_pages(
     progress: &Progress,
 ) -> Result<Vec<Measurement>> {
     let mut first = vec![Samples::default(); machines.len()];
-    let (mut end, mut peak) = (first.clone(), first.clone());
+    let (mut end, mut peak, mut faults) = (first.clone(), first.clone(), first.clone());
     let rounds = rounds.unwrap_or(ROUNDS);
     for round in 0..rounds {
         progress.show(&format!("start, {page_size} pages"), round, rounds);
@@ -82,9 +82,11 @@ fn measure_pages(
             end.add(run.end);
         }
     }
-    for _ in 0..rounds.min(MEMORY_ROUNDS) {
-        for ((_, machine), peak) in machines.iter().zip(&mut peak) {
-            peak.add_number(machine.peak_memory()? as f64);
+    for _ in 0..rounds.min(COUNTED_ROUNDS) {
+        for (((_, machine), peak), faults) in machines.iter().zip(&mut peak).zip(&mut faults) {
+            let counts = machine.counts()?;
+            peak.add_number(counts.peak_memory as f64);
+            faults.add_number(counts.page_faults as f64);
         }
     }
     let goal = (page_size == PAGE_SIZES[0]).then_some(PROMISED);
@@ -96,6 +98,7 @@ fn measure_pages(
         curve("exec to first guest byte", Unit::Nanoseconds, first),
         curve("exec to end", Unit::Nanoseconds, end),
         curve("peak memory", Unit::Bytes, peak),
+        curve("page faults", Unit::Count, faults),
     ]
     .concat())
 }

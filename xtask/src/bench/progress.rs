@@ -39,9 +39,7 @@ impl Progress {
 
     /// Makes room for what comes next.
     pub(super) fn end(&self) {
-        if self.is_shown {
-            write("\r\x1b[K");
-        }
+        clear();
     }
 
     fn is_due(&self) -> bool {
@@ -59,6 +57,13 @@ fn line(name: &str, done: u32, of: u32) -> String {
     let filled = (u64::from(done) * BAR as u64 / u64::from(of.max(1))).min(BAR as u64) as usize;
     let bar = "█".repeat(filled) + &"░".repeat(BAR - filled);
     format!("{name:32.32} {bar} {done} of {of}")
+}
+
+/// Leaves a clean line behind, where there was one.
+pub(super) fn clear() {
+    if std::io::stderr().is_terminal() {
+        write("\r\x1b[K");
+    }
 }
 
 fn write(text: &str) {
