@@ -157,14 +157,17 @@ impl Level {
     }
 }
 
+/// Who takes the tables, each with its place.
+type Emit<'a> = &'a mut dyn FnMut(Gpa, &Table);
+
 struct Builder<'a> {
     runs: Vec<Run>,
     /// The first run that does not end before the address reached; addresses only grow.
     run: usize,
     base: Gpa,
     tables: u64,
-    /// Takes the tables; without it they are counted and not filled.
-    emit: Option<&'a mut dyn FnMut(Gpa, &Table)>,
+    /// Without it tables are counted and not filled.
+    emit: Option<Emit<'a>>,
 }
 
 impl Builder<'_> {
