@@ -6,6 +6,7 @@
 
 mod add_a_hypercall;
 mod autopsy;
+mod bench;
 mod boot;
 mod budgets;
 mod console;

@@ -19,7 +19,7 @@ pub(super) enum Group {
 
 /// The benchmarks of `vmm/benches`, and what each measures.
 pub(super) const HOST_HALVES: [(&str, &[Group]); 3] = [
-    ("hypercall", &[Group::Exits, Group::Console]),
+    ("exits", &[Group::Exits, Group::Console]),
     ("memory", &[Group::Memory]),
     ("snapshots", &[Group::Snapshots]),
 ];

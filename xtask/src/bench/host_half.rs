@@ -1,7 +1,7 @@
 //! The host halves: benchmarks of `vmm/benches`, which run guests in a process of their own and tell what they found.
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -35,11 +35,10 @@ pub(super) fn measure(
     listen(&mut bench, progress).with_context(|| format!("the benchmark `{name}`"))
 }
 
-fn build(name: &str) -> Result<std::path::PathBuf> {
+fn build(name: &str) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["bench", "--quiet", "--package", "vmm", "--bench", name]);
-    let is_named = |source: &Path| source.file_stem().is_some_and(|stem| stem == name);
-    let built = workspace::build_tests(&mut cargo)?.into_iter().find(|built| is_named(&built.source));
+    let built = workspace::build_tests(&mut cargo)?.into_iter().next();
     built.map(|built| built.program).with_context(|| format!("cargo builds no benchmark `{name}`"))
 }
 

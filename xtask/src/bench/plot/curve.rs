@@ -6,6 +6,8 @@ use crate::bench::measurement::{At, Measurement};
 use crate::bench::statistics::Samples;
 
 const HEIGHT: f64 = 190.0;
+/// Where the drawing begins, beside the numbers.
+const BEGIN: f64 = LEFT + 64.0;
 /// The band.
 const SHARES: [f64; 2] = [0.1, 0.9];
 
@@ -20,14 +22,14 @@ pub(super) fn draw(sheet: &mut Sheet, points: &[&Measurement]) {
     let top = sheet.begin(&last.name, &told, "measured", limit, HEIGHT + 112.0);
     let (upper, lower) = (top + 66.0, top + 66.0 + HEIGHT);
 
-    let across = Axis::of(points.iter().map(|(at, _)| at.value), LEFT + 12.0, RIGHT - 12.0).logarithmic();
+    let across = Axis::of(points.iter().map(|(at, _)| at.value), BEGIN + 12.0, RIGHT - 12.0).logarithmic();
     let limits = points.iter().filter_map(|(_, point)| point.limit.as_ref()).map(|limit| &limit.samples);
     let all = points.iter().map(|(_, point)| &point.samples).chain(limits);
     let up = Axis::of(all.flat_map(|samples| SHARES.map(|share| samples.quantile(share))), lower, upper);
     for (value, words) in up.ticks(last.unit) {
         let y = up.place(value);
-        sheet.line("grid", (LEFT, y), (RIGHT, y));
-        sheet.text(LEFT - 8.0, y + 4.0, "end", &words);
+        sheet.line("grid", (BEGIN, y), (RIGHT, y));
+        sheet.text(BEGIN - 8.0, y + 4.0, "end", &words);
     }
     let mut free_from = 0.0;
     for (at, _) in &points {
@@ -39,7 +41,7 @@ pub(super) fn draw(sheet: &mut Sheet, points: &[&Measurement]) {
             free_from = x + 62.0;
         }
     }
-    sheet.line("base", (LEFT, lower), (RIGHT, lower));
+    sheet.line("base", (BEGIN, lower), (RIGHT, lower));
     let of_limit = |point: &Measurement| point.limit.as_ref().map(|limit| limit.samples.clone());
     one(sheet, "limit", &across, &up, &points, of_limit);
     one(sheet, "own", &across, &up, &points, |point| Some(point.samples.clone()));

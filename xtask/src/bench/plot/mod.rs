@@ -135,7 +135,7 @@ mod tests {
     fn a_curve_is_one_drawing_and_what_is_far_away_is_counted() {
         let picture = picture("start", &all());
         assert_eq!(picture.matches("class=\"title\"").count(), 3, "{picture}");
-        assert_eq!(picture.matches("6 of 300 beyond").count(), 2);
+        assert_eq!(picture.matches("(15 of 300 are beyond)").count(), 2);
         assert!(picture.contains(">1 KiB</text>"));
     }
 

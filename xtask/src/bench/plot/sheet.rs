@@ -4,9 +4,9 @@ use std::fmt::{Display, Write};
 
 /// Everything is this wide.
 pub(super) const WIDTH: f64 = 900.0;
-/// What is drawn lies between these.
-pub(super) const LEFT: f64 = 84.0;
-pub(super) const RIGHT: f64 = WIDTH - 24.0;
+/// What is drawn and written lies between these.
+pub(super) const LEFT: f64 = 20.0;
+pub(super) const RIGHT: f64 = WIDTH - 20.0;
 
 const STYLE: &str = "\
 svg { --page: #fff; --ink: #1f2328; --faint: #59636e; --line: #d8dee4; --own: #1f6feb; --limit: #d4730a }
@@ -42,7 +42,7 @@ impl Sheet {
     ) -> f64 {
         let top = self.height;
         self.height += height;
-        self.text(20.0, top + 28.0, "title", title);
+        self.text(LEFT, top + 28.0, "title", title);
         self.text(RIGHT, top + 28.0, "end", told);
         self.text(LEFT, top + 50.0, "own", &format!("■ {own}"));
         if let Some(limit) = limit {
