@@ -219,6 +219,15 @@ impl GuestMemory {
             .map_err(|_| OutsideRam { gpa, size: bytes.len() as u64 })
     }
 
+    /// Has the host give the pages of `gpa..gpa + size` at once: they are about to be written, and each would be a page
+    /// fault. A kernel before Linux 5.14 does not know the advice, and gives them one by one.
+    pub(crate) fn populate(&self, gpa: Gpa, size: u64) {
+        if let Some(hva) = self.check(gpa, size).ok().and_then(|()| self.hva(gpa)) {
+            // SAFETY: The range is RAM, so it is mapped and ours. No byte of it changes.
+            unsafe { libc::madvise(hva as *mut libc::c_void, size as usize, libc::MADV_POPULATE_WRITE) };
+        }
+    }
+
     /// Copies RAM at `gpa` into `bytes`.
     ///
     /// # Errors

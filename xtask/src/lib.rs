@@ -14,6 +14,7 @@ pub mod fuzz;
 pub mod gdb;
 pub mod guest;
 pub mod lab;
+pub mod layout;
 pub mod list;
 pub mod modes;
 pub mod new;

@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use guest_kernel::channel::{MmioConsole, RingMemory, RingWriter};
 use guest_kernel::cpu::port;
 use guest_kernel::hypercall::{Hypercall, call, console_write};
+use guest_kernel::memory::frames;
 use guest_kernel::{arguments, entry, println};
 use shared_abi::ports;
 
@@ -31,6 +32,7 @@ fn main() {
         "lines" => again(|| lines(often)),
         "ring" => through_a_ring(often),
         "touch" => touch(often),
+        "first-touch" => first_touch(often),
         _ => panic!("there is no benchmark `{what}`"),
     }
 }
@@ -152,3 +154,34 @@ fn touch(often: u64) {
         call(Hypercall::Snapshot).expect("somebody keeps snapshots");
     }
 }
+
+/// Writes to each of `pages` pages that nobody has had, again and again, and asks to be kept before each time.
+fn first_touch(pages: u64) {
+    // Many of them start where a huge page of the host does; a few need not, in little RAM.
+    let align = (pages * frames::FRAME_SIZE as u64).next_power_of_two().min(2 << 20);
+    let run = frames::allocate_contiguous(pages, align).expect("a machine with that much RAM");
+    loop {
+        call(Hypercall::Snapshot).expect("somebody keeps snapshots");
+        write_each(&run);
+    }
+}
+
+/// Four instructions a page.
+#[cfg(target_os = "none")]
+fn write_each(run: &frames::FrameRun) {
+    // SAFETY: The frames are mapped where they lie, and belong to the run. Nobody reads what is in them.
+    unsafe {
+        core::arch::asm!(
+            "2: mov [{gpa}], rcx",
+            "add {gpa}, {size}",
+            "dec rcx",
+            "jnz 2b",
+            gpa = inout(reg) run.gpa().0 => _,
+            size = const frames::FRAME_SIZE,
+            inout("rcx") run.count() => _,
+        );
+    }
+}
+
+#[cfg(not(target_os = "none"))]
+fn write_each(_run: &frames::FrameRun) {}

@@ -30,10 +30,7 @@ fn main() -> Outcome<()> {
     let guest = PathBuf::from(guest);
     let groups = std::env::var("DUET_BENCH_GROUPS").unwrap_or_default();
     let is_wanted = |group| groups.is_empty() || groups.split(',').any(|own| own == group);
-    let rounds = match std::env::var("DUET_BENCH_ROUNDS") {
-        Ok(rounds) => rounds.parse::<u32>().map_err(|_| "DUET_BENCH_ROUNDS is no number")?.max(1),
-        Err(_) => told::ROUNDS,
-    };
+    let rounds = told::rounds(told::ROUNDS);
     if is_wanted("exits") {
         round_trips::measure(&guest, rounds)?;
     }

@@ -40,9 +40,9 @@ impl Ours {
     }
 
     /// Makes every access to registers an ioctl, as on hosts without KVM_CAP_SYNC_REGS.
-    pub(crate) fn forgo_register_sync(mut self) -> Self {
-        self.0.forgo_register_sync();
-        self
+    pub(crate) fn forgo_register_sync(mut self) -> Outcome<Self> {
+        self.0.forgo_register_sync()?;
+        Ok(self)
     }
 
     /// The time of one run.

@@ -34,7 +34,7 @@ pub(crate) fn measure(guest: &Path, rounds: u32) -> Outcome<()> {
     }
     let (name, what) = HYPERCALL;
     let mut ours = Ours::build(guest, what, OFTEN)?;
-    let mut by_ioctl = Ours::build(guest, what, OFTEN)?.forgo_register_sync();
+    let mut by_ioctl = Ours::build(guest, what, OFTEN)?.forgo_register_sync()?;
     let mut bare = Bare::build(guest, what, OFTEN)?;
     bare.run()?;
     let by_ioctl =

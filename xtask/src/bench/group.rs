@@ -11,13 +11,18 @@ pub(super) enum Group {
     Exits,
     /// Text out of the guest, beside the host's own writes.
     Console,
+    /// What guest RAM costs: by its size, by its pages, by how much of it was touched.
+    Memory,
     /// Going back to a snapshot, and new machines from one, beside bare calls of KVM.
     Snapshots,
 }
 
 /// The benchmarks of `vmm/benches`, and what each measures.
-pub(super) const HOST_HALVES: [(&str, &[Group]); 2] =
-    [("exits", &[Group::Exits, Group::Console]), ("snapshots", &[Group::Snapshots])];
+pub(super) const HOST_HALVES: [(&str, &[Group]); 3] = [
+    ("exits", &[Group::Exits, Group::Console]),
+    ("memory", &[Group::Memory]),
+    ("snapshots", &[Group::Snapshots]),
+];
 
 impl Group {
     /// What is typed.
@@ -26,6 +31,7 @@ impl Group {
             Self::Start => "start",
             Self::Exits => "exits",
             Self::Console => "console",
+            Self::Memory => "memory",
             Self::Snapshots => "snapshots",
         }
     }

@@ -12,6 +12,7 @@ mod guard;
 mod host_half;
 mod machine;
 mod measurement;
+mod memory;
 mod plot;
 mod process;
 mod progress;
@@ -124,6 +125,9 @@ fn measure_all(options: &Options, progress: &Progress) -> Result<Vec<Measurement
     let mut found = Vec::new();
     if wanted.contains(&Group::Start) {
         found.extend(start::measure(options.rounds, &options.vs, progress)?);
+    }
+    if wanted.contains(&Group::Memory) {
+        found.extend(memory::measure(options.rounds, progress)?);
     }
     for (bench, groups) in HOST_HALVES {
         let groups: Vec<Group> = groups.iter().copied().filter(|group| wanted.contains(group)).collect();
