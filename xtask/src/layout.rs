@@ -141,8 +141,14 @@ mod tests {
     fn names_are_found_in_the_next_build_too() {
         for (name, expected) in [
             ("_ZN3vmm2vm2Vm5build17h057a95e33ead8674E", "_ZN3vmm2vm2Vm5build17h*"),
-            ("_ZN3vmm4vcpu4Vcpu5cross17hf3a81d86d6ff9adeE.llvm.5213494622557320295", "_ZN3vmm4vcpu4Vcpu5cross17h*"),
-            ("_RNvNtCsaz6eC2DG7lh_3std2rt19lang_start_internal", "_RNvNtCsaz6eC2DG7lh_3std2rt19lang_start_internal"),
+            (
+                "_ZN3vmm4vcpu4Vcpu5cross17hf3a81d86d6ff9adeE.llvm.5213494622557320295",
+                "_ZN3vmm4vcpu4Vcpu5cross17h*",
+            ),
+            (
+                "_RNvNtCsaz6eC2DG7lh_3std2rt19lang_start_internal",
+                "_RNvNtCsaz6eC2DG7lh_3std2rt19lang_start_internal",
+            ),
             ("memcpy", "memcpy"),
         ] {
             assert_eq!(pattern(name), expected);

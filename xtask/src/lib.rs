@@ -19,6 +19,7 @@ pub mod list;
 pub mod modes;
 pub mod new;
 pub mod qemu;
+pub mod release;
 mod request;
 pub mod run;
 pub mod target;

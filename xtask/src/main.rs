@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::{
-    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, layout, list, modes, new, qemu, run, test, tour,
+    bench, ci, coverage, diff_exits, doctor, explain, fuzz, gdb, lab, layout, list, modes, new, qemu,
+    release, run, test, tour,
 };
 
 /// Builds, runs and tests Duet's guests and its VMM.
@@ -92,6 +93,8 @@ enum Command {
         #[command(subcommand)]
         lab: lab::Lab,
     },
+    /// Builds the `vmm` that others are given, optimised and static, and prints where it is.
+    Release,
     /// Puts the functions that a run of the release VMM executes side by side, for fewer page faults at its start: writes
     /// vmm/start.ld.
     Layout,
@@ -138,6 +141,7 @@ fn main() -> ExitCode {
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Bench(options) => bench::run(&options),
         Command::Lab { lab } => lab::run(&lab),
+        Command::Release => release::run(),
         Command::Layout => layout::run(),
         Command::DiffExits(options) => diff_exits::run(&options),
         Command::Modes { json, options } => modes::run(json, &options),

@@ -224,7 +224,11 @@ impl StartAnswer {
         let Self { mode, place, cr0, cr4, efer, .. } = self;
         page.fact("mode", format!("{mode}, at {place}: CR0 {cr0}, CR4 {cr4}, EFER {efer}"));
         page.source("decided", Some(self.decided_at), "RIP is the image's entry, CR3 the first page table");
-        page.source("set", Some(self.special_set_at), "CR3, CR0, CR4, EFER, segments, as KVM_SET_SREGS takes them");
+        page.source(
+            "set",
+            Some(self.special_set_at),
+            "CR3, CR0, CR4, EFER, segments, as KVM_SET_SREGS takes them",
+        );
         page.source("", Some(self.general_set_at), "RIP, RSP, RDI, as KVM_SET_REGS takes them");
     }
 }
