@@ -225,8 +225,11 @@ impl Vcpu {
         let Some((sregs, regs)) = mode.registers().filter(|_| self.can_sync_all) else {
             return self.start_in(mode);
         };
-        let ((), special) = Origin::of(self.fd.sync_regs_mut().sregs = sregs);
-        let ((), general) = Origin::of(self.fd.sync_regs_mut().regs = regs);
+        let waiting = self.fd.sync_regs_mut();
+        waiting.sregs = sregs;
+        let special = Origin::here();
+        waiting.regs = regs;
+        let general = Origin::here();
         self.has_waiting_registers.set(true);
         Ok(RegisterOrigins { special, general })
     }
