@@ -12,6 +12,11 @@ fn bench(words: &[&str]) -> Seen {
     Seen::of(workspace::cargo().args(["--quiet", "xtask", "bench"]).args(words))
 }
 
+/// A few rounds of programs that are built soon.
+fn bench_start(words: &[&str]) -> Seen {
+    bench(&[&["start", "--unoptimised", "--rounds", "3"], words].concat())
+}
+
 fn text(path: &Path) -> &str {
     path.to_str().expect("a plain path")
 }
@@ -22,8 +27,7 @@ fn a_start_is_measured_kept_drawn_and_compared() {
     let (old, plots) = (folder.path().join("old.json"), folder.path().join("plots"));
 
     let rival = "sh -c 'echo $0; exit 3' {}";
-    let words = ["start", "--rounds", "3", "--vs", rival, "--json", text(&old), "--plot", text(&plots)];
-    let seen = bench(&words);
+    let seen = bench_start(&["--vs", rival, "--json", text(&old), "--plot", text(&plots)]);
 
     assert_eq!(seen.code, Some(0), "{seen:?}");
     for name in ["exec to first guest byte", "exec to end", "peak memory", "system calls", "page faults"] {
@@ -41,7 +45,7 @@ fn a_start_is_measured_kept_drawn_and_compared() {
     assert!(plots.join("index.html").exists() && plots.join("start.svg").exists());
 
     // Now the JSON goes to stdout, and the table with what has changed to stderr.
-    let seen = bench(&["start", "--rounds", "3", "--compare", text(&old), "--check", "--json", "-"]);
+    let seen = bench_start(&["--compare", text(&old), "--check", "--json", "-"]);
 
     let is_bad = seen.stderr.contains(" missed") || seen.stderr.contains(", worse");
     assert_eq!(seen.code, Some(i32::from(is_bad)), "{seen:?}");
@@ -51,7 +55,7 @@ fn a_start_is_measured_kept_drawn_and_compared() {
 
 #[test]
 fn a_rival_that_prints_nothing_is_refused_with_what_it_says() {
-    let seen = bench(&["start", "--rounds", "3", "--vs", "sh -c 'echo no accelerator >&2; exit 1'"]);
+    let seen = bench_start(&["--vs", "sh -c 'echo no accelerator >&2; exit 1'"]);
     assert_eq!(seen.code, Some(100), "{seen:?}");
     assert!(seen.stderr.contains("prints nothing") && seen.stderr.contains("no accelerator"), "{seen:?}");
 }

@@ -41,6 +41,8 @@ use progress::Progress;
 use record::Record;
 use table::Colours;
 
+use crate::workspace::Profile;
+
 /// What is measured, and what becomes of it.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -72,6 +74,10 @@ pub struct Options {
     /// End with 1 when a goal is missed, or when --compare finds something that became worse.
     #[arg(long)]
     check: bool,
+
+    /// Measure unoptimised programs in `start`, which are built sooner: to try the command, for their times tell nothing.
+    #[arg(long, hide = true)]
+    unoptimised: bool,
 
     /// Let another program take its turns in `start`, from exec to end; `{}` is the path of the guest's image. May be repeated.
     #[arg(long, value_name = "COMMAND")]
@@ -124,7 +130,8 @@ fn measure_all(options: &Options, progress: &Progress) -> Result<Vec<Measurement
     let wanted: Vec<Group> = all.filter(|group| options.wants(*group)).collect();
     let mut found = Vec::new();
     if wanted.contains(&Group::Start) {
-        found.extend(start::measure(options.rounds, &options.vs, progress)?);
+        let profile = if options.unoptimised { Profile::Debug } else { Profile::Release };
+        found.extend(start::measure(profile, options.rounds, &options.vs, progress)?);
     }
     if wanted.contains(&Group::Memory) {
         found.extend(memory::measure(options.rounds, progress)?);

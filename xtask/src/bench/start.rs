@@ -33,13 +33,14 @@ const MEMORY: Goal = Goal { ratio: None, median: Some((3 << 20) as f64) };
 /// # Errors
 /// When something cannot be built, or does not print or end as it should.
 pub(super) fn measure(
+    profile: Profile,
     rounds: Option<u32>,
     rivals: &[Rival],
     progress: &Progress,
 ) -> Result<Vec<Measurement>> {
     progress.say("building vmm and floor");
-    let image = guest::build("01_hello", Profile::Release)?;
-    let programs = workspace::build_static(&["vmm", "floor"], Profile::Release)?;
+    let image = guest::build("01_hello", profile)?;
+    let programs = workspace::build_static(&["vmm", "floor"], profile)?;
     let [vmm, floor] = ["vmm", "floor"].map(|name| programs.join(name));
     let sizes = [&vmm, &floor].map(|program| program.metadata().map(|file| file.len() as f64));
     let mut entrants = vec![
