@@ -44,6 +44,20 @@ impl Cpuid {
         self.leaves.is_empty()
     }
 
+    /// A CPU that says nothing but how many bits an address has, which are the host's. To ask KVM for the rest takes longer.
+    ///
+    /// # Errors
+    /// [`Error::TooFewAddressBits`].
+    pub(crate) fn of_addresses(memory: MemorySize) -> Result<Self> {
+        let leaf = |function, eax| kvm_cpuid_entry2 { function, eax, ..kvm_cpuid_entry2::default() };
+        // Every CPU of 64 bits has the leaf. Intel SDM vol. 2A, CPUID.
+        let host = std::arch::x86_64::__cpuid(ADDRESS_SIZES).eax;
+        let leaves = vec![leaf(EXTENDED_LEAVES, ADDRESS_SIZES), leaf(ADDRESS_SIZES, host)];
+        let own = Self { leaves, count: VcpuCount::ONE };
+        own.check_address_bits(memory)?;
+        Ok(own)
+    }
+
     /// What this host's KVM can give the `count` vCPUs of a machine, checked against what the machine needs.
     ///
     /// # Errors
@@ -66,12 +80,11 @@ impl Cpuid {
 
     /// MAXPHYADDR as CPUID shows it; the most that a page-table entry holds where it says nothing or nonsense.
     pub(crate) fn address_bits(&self) -> u32 {
-        const LEAF: u32 = 0x8000_0008;
         const MOST: u32 = 52;
         if self.is_silent() {
             return Self::ADDRESS_BITS_UNSAID;
         }
-        let said = self.leaves.iter().find(|leaf| leaf.function == LEAF).map(|leaf| leaf.eax & 0xFF);
+        let said = self.leaves.iter().find(|leaf| leaf.function == ADDRESS_SIZES).map(|leaf| leaf.eax & 0xFF);
         said.filter(|bits| (32..=MOST).contains(bits)).unwrap_or(MOST)
     }
 
@@ -129,7 +142,7 @@ impl Cpuid {
             0x8000_001D if leaf.eax & 0x1F != 0 => {
                 leaf.eax = leaf.eax & 0x3FFF | sharers(leaf.eax, count) << 14;
             }
-            0x8000_0008 => leaf.ecx = leaf.ecx & !0xF0FF | (count - 1) | self.id_bits() << 12,
+            ADDRESS_SIZES => leaf.ecx = leaf.ecx & !0xF0FF | (count - 1) | self.id_bits() << 12,
             0x8000_001E => (leaf.eax, leaf.ebx, leaf.ecx) = (number, number, 0),
             _ => {}
         }
@@ -161,6 +174,11 @@ impl Cpuid {
         u32::from(self.count.get()).next_power_of_two().trailing_zeros()
     }
 }
+
+/// The leaf that says which is the last of its kind.
+const EXTENDED_LEAVES: u32 = 0x8000_0000;
+/// The leaf that says how many bits addresses have.
+const ADDRESS_SIZES: u32 = 0x8000_0008;
 
 /// The leaves whose subleaves are the levels of the topology.
 const TOPOLOGY: [u32; 2] = [0xB, 0x1F];

@@ -226,10 +226,8 @@ impl Vcpu {
             return self.start_in(mode);
         };
         let waiting = self.fd.sync_regs_mut();
-        waiting.sregs = sregs;
-        let special = Origin::here();
-        waiting.regs = regs;
-        let general = Origin::here();
+        let special = put(&mut waiting.sregs, sregs);
+        let general = put(&mut waiting.regs, regs);
         self.has_waiting_registers.set(true);
         Ok(RegisterOrigins { special, general })
     }
@@ -499,6 +497,13 @@ impl Vcpu {
 
 /// All that KVM may take at an entry.
 const SYNC_ALL: u32 = KVM_SYNC_X86_REGS | KVM_SYNC_X86_SREGS | KVM_SYNC_X86_EVENTS;
+
+/// Writes `value`. Gives the line that had it written.
+#[track_caller]
+fn put<T>(place: &mut T, value: T) -> Origin {
+    *place = value;
+    Origin::here()
+}
 
 /// The size of the mapping that a vCPU shares with KVM.
 fn mapping_size(vm: &VmFd) -> Result<usize> {

@@ -10,7 +10,7 @@ use crate::boot::contract::Contract;
 use crate::boot::cpu_mode::{RegisterOrigins, StartMode};
 use crate::boot::guest_map::GuestMap;
 use crate::boot::kernel::{KernelImage, Start};
-use crate::boot::{self, Boot, BootOrigins, boot_info};
+use crate::boot::{self, Boot, BootOrigins, CpuidNeed, boot_info};
 use crate::config::{Blueprint, VmConfig};
 use crate::cpuid::Cpuid;
 use crate::cpus::{VcpuCount, VcpuId};
@@ -89,8 +89,9 @@ impl Vm {
         let kvm = open_kvm()?;
         check_vcpu_count(&kvm, config.vcpus)?;
         let cpuid = match cpuid {
-            true => Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?,
-            false => Cpuid::silent(),
+            CpuidNeed::Everything => Cpuid::supported(&kvm, config.page_size, config.memory, config.vcpus)?,
+            CpuidNeed::Addresses => Cpuid::of_addresses(config.memory)?,
+            CpuidNeed::Nothing => Cpuid::silent(),
         };
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(&kvm, &memory);

@@ -48,12 +48,23 @@ pub struct Boot {
     pub cpu: CpuMode,
     /// Whether the machine must have interrupt controllers.
     pub interrupts: bool,
-    /// Whether its vCPUs must show what they have: CPUID.
-    pub cpuid: bool,
+    /// What its vCPUs must show of what they have.
+    pub cpuid: CpuidNeed,
     /// The guest's arguments as they lie in memory.
     pub arguments: Vec<u8>,
     /// The lines that did it.
     pub origins: BootOrigins,
+}
+
+/// What CPUID must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuidNeed {
+    /// Nothing.
+    Nothing,
+    /// How many bits an address has: KVM refuses page tables that lead beyond.
+    Addresses,
+    /// All that KVM can give.
+    Everything,
 }
 
 /// The lines that filled guest memory.
@@ -99,7 +110,7 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     let map = map.map_err(|error| error.for_image(image))?;
 
     let ((), loaded) = Origin::of(image.load(memory)?);
-    let cpuid = needs_cpuid(config, image, interrupts, memory);
+    let cpuid = cpuid_need(config, image, interrupts, memory);
     if let Some(tables) = map.page_tables().filter(|tables| tables.size() >= MANY_TABLES) {
         memory.populate(tables.start, tables.size());
     }
@@ -118,9 +129,9 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
     Ok(Boot { map, cpu, interrupts, cpuid, arguments, origins })
 }
 
-/// Whether the guest can tell, or do less, when CPUID shows nothing. A machine that is out of the ordinary needs it: so the
-/// few that do not are those that were thought of.
-fn needs_cpuid(config: &VmConfig, image: &KernelImage, interrupts: bool, memory: &GuestMemory) -> bool {
+/// What the guest can tell, or do less, when CPUID does not show it. A machine that is out of the ordinary needs everything:
+/// so the few that do not are those that were thought of.
+fn cpuid_need(config: &VmConfig, image: &KernelImage, interrupts: bool, memory: &GuestMemory) -> CpuidNeed {
     /// What a CPU addresses that does not say how much it does. Intel SDM vol. 3A, 4.1.4.
     const ADDRESSES_END: u64 = 1 << Cpuid::ADDRESS_BITS_UNSAID;
     let is_ordinary = config.contract == Contract::Required
@@ -129,7 +140,10 @@ fn needs_cpuid(config: &VmConfig, image: &KernelImage, interrupts: bool, memory:
         && config.page_size != PageSize::Size1G
         // Programs may come from there.
         && config.directory.is_none()
-        && memory.slots().all(|slot| slot.gpa.0 + slot.size <= ADDRESSES_END)
         && !interrupts;
-    !is_ordinary || features_used::in_image(image.segments(), memory)
+    if !is_ordinary || features_used::in_image(image.segments(), memory) {
+        return CpuidNeed::Everything;
+    }
+    let is_small = memory.slots().all(|slot| slot.gpa.0 + slot.size <= ADDRESSES_END);
+    if is_small { CpuidNeed::Nothing } else { CpuidNeed::Addresses }
 }
