@@ -133,11 +133,14 @@ fn go_on(thread: libc::pid_t, signal: libc::c_int) -> Result<()> {
 
 /// Whether the stop is at the entry of a system call, not at its end.
 fn is_entry(thread: libc::pid_t) -> io::Result<bool> {
+    /// Linux include/uapi/linux/ptrace.h; the crate libc does not have them for every C library.
+    const PTRACE_GET_SYSCALL_INFO: libc::c_int = 0x420E;
+    const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
     // The first byte of `struct ptrace_syscall_info` says it.
     let mut info = [0_u8; 128];
     // SAFETY: At most as many bytes are written as the buffer has.
-    checked(unsafe { libc::ptrace(libc::PTRACE_GET_SYSCALL_INFO, thread, info.len(), info.as_mut_ptr()) })?;
-    Ok(info[0] == libc::PTRACE_SYSCALL_INFO_ENTRY)
+    checked(unsafe { libc::ptrace(PTRACE_GET_SYSCALL_INFO as _, thread, info.len(), info.as_mut_ptr()) })?;
+    Ok(info[0] == PTRACE_SYSCALL_INFO_ENTRY)
 }
 
 fn peak_memory(pid: libc::pid_t) -> Result<u64> {
