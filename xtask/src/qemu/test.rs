@@ -21,6 +21,7 @@ use crate::workspace::{self, Built, Profile};
 /// Tests of [`SYSTEM`] that cannot run in the machine, by a part of their names, and what they lack there.
 const NEED_THIS_COMPUTER: &[(&str, &str)] = &[
     ("add_a_hypercall::", "needs cargo and the sources"),
+    ("bench::", "needs cargo and the sources"),
     ("core_file::a_core_file_that_finds_no_room", "needs a shell"),
     ("core_file::gdb::", "needs gdb"),
     ("coverage::", "needs cargo and the sources"),
