@@ -215,11 +215,13 @@ fn an_interrupt_that_nobody_handles_is_in_the_log_with_its_vector() {
 
 #[test]
 fn a_tick_comes_by_the_hosts_clock() {
+    let start = std::time::Instant::now();
     let seen = vmm_run("probe_interrupts", &["--tick", "5ms", "--", "ticks", "300"]);
+    let most = start.elapsed().as_millis() as u64 / 5;
     let ticks: u64 =
         seen.stdout.trim_start_matches("ready").trim().parse().unwrap_or_else(|_| panic!("{seen:?}"));
-    // 60, but for a host that has other things to do.
-    assert!((5..=61).contains(&ticks), "{seen:?}");
+    // 60, but for a host that has other things to do, or a guest that wakes late.
+    assert!((2..=most).contains(&ticks), "at most {most}: {seen:?}");
 }
 
 #[test]
