@@ -1,7 +1,7 @@
 //! `Vcpu`: a virtual CPU, and the one place that enters the guest.
 
-use std::cell::Cell;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kvm_bindings::{
     KVM_MP_STATE_HALTED, KVM_MP_STATE_INIT_RECEIVED, KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED,
@@ -103,7 +103,7 @@ pub struct Vcpu {
     /// Whether it does.
     syncs_special: bool,
     /// Whether the registers to start with wait in `kvm_run`, and KVM has not been told of them yet.
-    has_waiting_registers: Cell<bool>,
+    has_waiting_registers: AtomicBool,
     /// Writes that KVM keeps until the next exit, once the guest has asked for that.
     coalesced: Option<Coalesced>,
 }
@@ -134,7 +134,7 @@ impl Vcpu {
             can_sync_special: syncable & KVM_SYNC_X86_SREGS != 0,
             can_sync_all: syncable & SYNC_ALL == SYNC_ALL,
             syncs_special: false,
-            has_waiting_registers: Cell::new(false),
+            has_waiting_registers: AtomicBool::new(false),
             coalesced: None,
         })
     }
@@ -144,11 +144,11 @@ impl Vcpu {
     /// # Errors
     /// [`Error::Kvm`] when KVM does not take those that have waited.
     pub(crate) fn fd(&self) -> Result<&VcpuFd> {
-        if self.has_waiting_registers.get() {
+        if self.has_waiting_registers.load(Ordering::Acquire) {
             let waiting = self.fd.sync_regs();
             self.fd.set_sregs(&waiting.sregs).map_err(Error::kvm("KVM_SET_SREGS"))?;
             self.fd.set_regs(&waiting.regs).map_err(Error::kvm("KVM_SET_REGS"))?;
-            self.has_waiting_registers.set(false);
+            self.has_waiting_registers.store(false, Ordering::Release);
         }
         Ok(&self.fd)
     }
@@ -172,7 +172,7 @@ impl Vcpu {
         sregs: &kvm_sregs,
         events: &kvm_vcpu_events,
     ) -> Result<()> {
-        self.has_waiting_registers.set(false);
+        *self.has_waiting_registers.get_mut() = false;
         if !self.can_sync_all {
             self.set_special_registers(sregs)?;
             self.set_registers(regs)?;
@@ -228,7 +228,7 @@ impl Vcpu {
         let waiting = self.fd.sync_regs_mut();
         let special = put(&mut waiting.sregs, sregs);
         let general = put(&mut waiting.regs, regs);
-        self.has_waiting_registers.set(true);
+        *self.has_waiting_registers.get_mut() = true;
         Ok(RegisterOrigins { special, general })
     }
 
@@ -251,7 +251,7 @@ impl Vcpu {
 
     /// Enters for the line `returned`. Not tracked itself, so that its own lines are seen.
     fn cross(&mut self, returned: Origin) -> Exited<'_> {
-        if self.has_waiting_registers.replace(false) {
+        if std::mem::take(self.has_waiting_registers.get_mut()) {
             self.fd.set_sync_dirty_reg(SyncReg::Register);
             self.fd.set_sync_dirty_reg(SyncReg::SystemRegister);
         }

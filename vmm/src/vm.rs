@@ -451,3 +451,9 @@ pub(crate) fn check_vcpu_count(kvm: &Kvm, wanted: VcpuCount) -> Result<()> {
     let most = kvm.get_max_vcpus();
     if usize::from(wanted.get()) > most { Err(Error::TooManyVcpus { wanted, most }) } else { Ok(()) }
 }
+
+/// A machine goes to other threads, and can be looked at from several.
+const _: () = {
+    const fn is_for_threads<T: Send + Sync>() {}
+    is_for_threads::<Vm>();
+};

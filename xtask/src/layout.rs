@@ -7,7 +7,6 @@
 //! without the hash that the compiler ends them with; a name that no longer fits makes a start slower and never wrong.
 
 use std::collections::HashSet;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
@@ -15,6 +14,7 @@ use anyhow::{Context, Result, bail};
 use object::{Object, ObjectSymbol};
 
 use crate::guest;
+use crate::ptrace::{self, Change, Until};
 use crate::workspace::{self, Profile};
 
 /// The linker script, relative to the workspace.
@@ -100,37 +100,26 @@ fn pattern(name: &str) -> String {
 
 /// Runs `command` one instruction at a time: the address of each that is executed, once, in the order of the first times.
 fn followed(command: &mut Command) -> Result<Vec<u64>> {
-    // SAFETY: Between fork and exec, one system call that takes no memory.
-    unsafe { command.pre_exec(|| checked(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0))) };
-    let child = command.spawn().with_context(|| format!("cannot start {command:?}"))?;
+    let child = ptrace::spawn(command).with_context(|| format!("cannot start {command:?}"))?;
     let pid = libc::pid_t::try_from(child.id())?;
-    let (mut seen, mut order) = (HashSet::new(), Vec::new());
+    let (mut seen, mut order, mut is_new) = (HashSet::new(), Vec::new(), true);
     loop {
-        let mut status = 0;
-        // SAFETY: Writes the status into the variable given; the child is ours, and nobody else waits for it.
-        if unsafe { libc::waitpid(pid, &raw mut status, 0) } != pid {
-            return Err(std::io::Error::last_os_error().into());
-        }
+        let Change { status, .. } = ptrace::wait(pid)?;
         if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0 {
             return Ok(order);
         }
         if !libc::WIFSTOPPED(status) {
             bail!("{command:?} should have ended well: status {status:#x}");
         }
-        // SAFETY: The numbers in it may be zero.
-        let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };
-        // SAFETY: The child is stopped, and its registers are written into the variable given.
-        checked(unsafe { libc::ptrace(libc::PTRACE_GETREGS, pid, 0, &raw mut registers) })?;
-        if seen.insert(registers.rip) {
-            order.push(registers.rip);
+        if std::mem::take(&mut is_new) {
+            ptrace::set_options(pid, libc::PTRACE_O_EXITKILL)?;
         }
-        // SAFETY: The child is stopped; no memory is read.
-        checked(unsafe { libc::ptrace(libc::PTRACE_SINGLESTEP, pid, 0, 0) })?;
+        let rip = ptrace::registers(pid)?.rip;
+        if seen.insert(rip) {
+            order.push(rip);
+        }
+        ptrace::go_on(pid, Until::Instruction, 0)?;
     }
-}
-
-fn checked(result: libc::c_long) -> std::io::Result<()> {
-    if result == -1 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ pub mod layout;
 pub mod list;
 pub mod modes;
 pub mod new;
+pub mod ptrace;
 pub mod qemu;
 pub mod release;
 mod request;

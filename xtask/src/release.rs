@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::workspace::{self, Profile};
 
@@ -12,8 +12,6 @@ use crate::workspace::{self, Profile};
 /// When it cannot be built.
 pub fn run() -> Result<ExitCode> {
     let vmm = workspace::build_static(&["vmm"], Profile::Release)?.join("vmm");
-    let size = vmm.metadata().with_context(|| format!("cannot look at {}", vmm.display()))?.len();
-    eprintln!("xtask: {} MiB with its debug information; `strip` leaves a fifth", size >> 20);
     println!("{}", vmm.display());
     Ok(ExitCode::SUCCESS)
 }

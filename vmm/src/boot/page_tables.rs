@@ -14,8 +14,8 @@
 //! ```
 //!
 //! This file is pure: a [`GuestMap`] goes in, `(where, entries)` come out, only those that are not zero, for RAM is zero.
-//! Nothing here knows guest memory, so the tests walk its output with a walker of their own. Tables are numbered in the order in which they are met going
-//! down and right; the PML4 is the first. A table's address follows from its number.
+//! Nothing here knows guest memory, so the tests walk its output with a walker of their own. Tables are numbered in the
+//! order in which they are met going down and right; the PML4 is the first. A table's address follows from its number.
 //!
 //! Guests of older modes get the least that runs them (`older.rs`): pages as large as there are, with all rights.
 

@@ -70,7 +70,6 @@ fn build_and_run(arguments: Run) -> vmm::Result<u8> {
     }
     let unmet = expectations.unmet(&vm)?;
     unmet.iter().for_each(|sentence| say!("vmm: {sentence}"));
-    std::mem::forget(vm);
     Ok(if unmet.is_empty() { process::SUCCESS } else { process::UNEXPECTED })
 }
 

@@ -1,14 +1,13 @@
 //! `Counts`: what a program asks of the kernel in one run, counted by ptrace(2): its system calls, page faults, memory.
 
 use std::fs;
-use std::io;
-use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 
 use super::guard::{self, Guarded};
 use super::process::Program;
+use crate::ptrace::{self, AT_SYSTEM_CALL, Change, Until};
 
 /// What one run took, of all its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -29,9 +28,8 @@ impl Program {
     pub(super) fn counts(&self) -> Result<Counts> {
         let mut command = self.command();
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        // SAFETY: Between fork and exec, one system call that takes no memory.
-        unsafe { command.pre_exec(|| checked(libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0)).map(drop)) };
-        let child = command.spawn().with_context(|| format!("cannot start `{}`", self.typed()))?;
+        let child =
+            ptrace::spawn(&mut command).with_context(|| format!("cannot start `{}`", self.typed()))?;
         let guarded = Guarded::new(&child)?;
         let pid = libc::pid_t::try_from(child.id())?;
         let followed = Tracee::follow(pid);
@@ -48,15 +46,9 @@ struct Tracee {
     faults_at_exec: u64,
 }
 
-/// Why it stopped, and which of its threads.
-struct Stop {
-    thread: libc::pid_t,
-    status: libc::c_int,
-}
-
 impl Tracee {
     fn follow(pid: libc::pid_t) -> Result<Counts> {
-        let stop = wait(pid)?;
+        let stop = ptrace::wait(pid)?;
         if !libc::WIFSTOPPED(stop.status) {
             bail!("it did not stop at exec: status {:#x}", stop.status);
         }
@@ -67,12 +59,11 @@ impl Tracee {
             | libc::PTRACE_O_TRACEFORK
             | libc::PTRACE_O_TRACEVFORK
             | libc::PTRACE_O_EXITKILL;
-        // SAFETY: The request names a stopped child of ours and reads no memory.
-        checked(unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0, options) })?;
+        ptrace::set_options(pid, options)?;
         let mut tracee = Self { pid, counts: Counts::default(), faults_at_exec: page_faults(pid)? };
         go_on(pid, 0)?;
         loop {
-            let stop = wait(pid)?;
+            let stop = ptrace::wait(-pid)?;
             if libc::WIFSTOPPED(stop.status) {
                 tracee.answer(&stop)?;
             } else if stop.thread == pid {
@@ -81,12 +72,11 @@ impl Tracee {
         }
     }
 
-    fn answer(&mut self, stop: &Stop) -> Result<()> {
-        const AT_SYSTEM_CALL: libc::c_int = libc::SIGTRAP | 0x80;
+    fn answer(&mut self, stop: &Change) -> Result<()> {
         let event = stop.status >> 16;
         let signal = match libc::WSTOPSIG(stop.status) {
             AT_SYSTEM_CALL => {
-                self.counts.system_calls += u64::from(is_entry(stop.thread)?);
+                self.counts.system_calls += u64::from(ptrace::is_entry(stop.thread)?);
                 0
             }
             _ if event == libc::PTRACE_EVENT_EXIT && stop.thread == self.pid => {
@@ -106,41 +96,19 @@ impl Tracee {
 /// Ends what is left of it, and what it leaves behind: it would stop at its next call for ever.
 fn end_all(group: libc::pid_t) {
     guard::kill(group);
-    while let Ok(stop) = wait(group) {
+    while let Ok(stop) = ptrace::wait(-group) {
         if libc::WIFSTOPPED(stop.status) && go_on(stop.thread, 0).is_err() {
             return;
         }
     }
 }
 
-/// Waits for any thread of the process, or of those that it has made.
-fn wait(group: libc::pid_t) -> io::Result<Stop> {
-    let mut status = 0;
-    // SAFETY: Writes the status into the variable given.
-    let thread = unsafe { libc::waitpid(-group, &raw mut status, libc::__WALL) };
-    checked(thread.into())?;
-    Ok(Stop { thread, status })
-}
-
 fn go_on(thread: libc::pid_t, signal: libc::c_int) -> Result<()> {
-    // SAFETY: The request names a stopped thread of ours and reads no memory.
-    match checked(unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0, signal) }) {
+    match ptrace::go_on(thread, Until::SystemCall, signal) {
         // It was killed while it stood: the next wait tells.
         Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
-        result => result.map(drop).map_err(Into::into),
+        result => result.map_err(Into::into),
     }
-}
-
-/// Whether the stop is at the entry of a system call, not at its end.
-fn is_entry(thread: libc::pid_t) -> io::Result<bool> {
-    /// Linux include/uapi/linux/ptrace.h; the crate libc does not have them for every C library.
-    const PTRACE_GET_SYSCALL_INFO: libc::c_int = 0x420E;
-    const PTRACE_SYSCALL_INFO_ENTRY: u8 = 1;
-    // The first byte of `struct ptrace_syscall_info` says it.
-    let mut info = [0_u8; 128];
-    // SAFETY: At most as many bytes are written as the buffer has.
-    checked(unsafe { libc::ptrace(PTRACE_GET_SYSCALL_INFO as _, thread, info.len(), info.as_mut_ptr()) })?;
-    Ok(info[0] == PTRACE_SYSCALL_INFO_ENTRY)
 }
 
 fn peak_memory(pid: libc::pid_t) -> Result<u64> {
@@ -159,10 +127,6 @@ fn page_faults(pid: libc::pid_t) -> Result<u64> {
     let field =
         |number: usize| -> Result<u64> { Ok(fields.get(number - 3).context("stat is long")?.parse()?) };
     Ok(field(10)? + field(12)?)
-}
-
-fn checked(result: libc::c_long) -> io::Result<libc::c_long> {
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 #[cfg(test)]
