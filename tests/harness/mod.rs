@@ -8,6 +8,8 @@ pub(crate) mod browser;
 pub(crate) mod contract;
 pub(crate) mod elf;
 pub(crate) mod gdb_client;
+pub(crate) mod granted;
+pub(crate) mod kept;
 pub(crate) mod markdown;
 pub(crate) mod needs;
 pub(crate) mod refusal;
