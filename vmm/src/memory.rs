@@ -220,12 +220,20 @@ impl GuestMemory {
     }
 
     /// Has the host give the pages of `gpa..gpa + size` at once: they are about to be written, and each would be a page
-    /// fault. A kernel before Linux 5.14 does not know the advice, and gives them one by one.
+    /// fault. Where they fill huge pages it may give those (THP), which takes a third of the time. A kernel before Linux
+    /// 5.14 does not know the advice, and gives them one by one.
     pub(crate) fn populate(&self, gpa: Gpa, size: u64) {
-        if let Some(hva) = self.check(gpa, size).ok().and_then(|()| self.hva(gpa)) {
+        const HUGE: u64 = PageSize::Size2M.bytes();
+        let Some(hva) = self.check(gpa, size).ok().and_then(|()| self.hva(gpa)) else { return };
+        let advise = |start: u64, end: u64, advice| {
             // SAFETY: The range is RAM, so it is mapped and ours. No byte of it changes.
-            unsafe { libc::madvise(hva as *mut libc::c_void, size as usize, libc::MADV_POPULATE_WRITE) };
+            unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, advice) };
+        };
+        let (start, end) = (hva.next_multiple_of(HUGE), (hva + size) / HUGE * HUGE);
+        if start < end {
+            advise(start, end, libc::MADV_HUGEPAGE);
         }
+        advise(hva, hva + size, libc::MADV_POPULATE_WRITE);
     }
 
     /// Copies RAM at `gpa` into `bytes`.
