@@ -281,7 +281,7 @@ fn every_line_of_source_holds_its_step() {
     let memory = &answers.memory;
     for (origin, file, step) in [
         (Some(memory.allocated_at), "vm.rs", "GuestMemory::allocate("),
-        (Some(memory.mapped_at), "memory.rs", "libc::mmap("),
+        (Some(memory.mapped_at), "reservation.rs", "libc::mmap("),
         (memory.told_at, "memory_slots.rs", "set_user_memory_region("),
         (code.placed_at, "boot/guest_map.rs", "RegionKind::Image"),
         (code.filled_at, "boot/mod.rs", "image.load("),
@@ -340,7 +340,7 @@ fn json_has_the_same_answers() {
     assert_eq!(json["version"], explain::VERSION);
     assert_eq!(json["start"]["rip"], "0x100000");
     assert_eq!(json["tables"]["levels"], 4);
-    assert_eq!(json["memory"]["mapped_at"]["file"], "vmm/src/memory.rs");
+    assert_eq!(json["memory"]["mapped_at"]["file"], "vmm/src/reservation.rs");
     assert_eq!(json["run"]["print"]["first"]["way"]["port"], 0xE9);
     assert_eq!(json["run"]["total_exits"], 22);
     assert_eq!(json["peeks"][0]["bytes"], serde_json::json!(b"DUETBOOT"));

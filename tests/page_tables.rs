@@ -221,11 +221,14 @@ impl Tables {
         let mut by_gpa: HashMap<u64, Table> = HashMap::new();
         let mut is_twice = false;
         page_tables::write(&map, &mut |gpa, entries| {
-            let table = by_gpa.entry(gpa.0 & !(PAGE_SIZE - 1)).or_insert_with(|| [0; 512]);
-            let first = (gpa.0 % PAGE_SIZE / 8) as usize;
-            let places = &mut table[first..first + entries.len()];
-            is_twice |= places.iter().any(|entry| *entry != 0);
-            places.copy_from_slice(entries);
+            // They lie in one table, or in whole ones.
+            for (table, entries) in (gpa.0..).step_by(PAGE_SIZE as usize).zip(entries.chunks(512)) {
+                let first = (table % PAGE_SIZE / 8) as usize;
+                let table = by_gpa.entry(table & !(PAGE_SIZE - 1)).or_insert_with(|| [0; 512]);
+                let places = &mut table[first..first + entries.len()];
+                is_twice |= places.iter().any(|entry| *entry != 0);
+                places.copy_from_slice(entries);
+            }
         });
         prop_assert!(!is_twice, "no two entries lie in one place");
         Ok(Some(Self { map, by_gpa }))

@@ -1,5 +1,5 @@
-//! Guest RAM: one anonymous mapping of the VMM's own address space, read and written by `Gpa` with every bound
-//! checked.
+//! Guest RAM: one range of the VMM's own address space (`reservation.rs`), read and written by `Gpa` with
+//! every bound checked.
 //!
 //! The host reserves all of RAM with a single `mmap(MAP_NORESERVE)`. Reserving costs the same for 2 MiB and 64 GiB:
 //! the host kernel gives real pages one by one, when they are first touched. The mapping is cut into at most two
@@ -7,30 +7,26 @@
 //! guest-physical address `gpa` and host-virtual address [`GuestMemory::hva`]`(gpa)` are the same byte.
 //!
 //! RAM may also start as that of a snapshot: then the same range maps `FrozenRam`, privately, and a page becomes this
-//! machine's own when somebody first writes to it.
-//!
-//! Mapping and unmapping are `unsafe`, and so is the promise that regions stay mapped; it is kept here.
+//! machine's own when somebody first writes to it. So it is with constants of this program that RAM holds at the start, if
+//! they are many bytes.
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
-use std::process;
-use std::ptr::{self, NonNull};
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use shared_abi::boot_info::{RamRegion, ram_regions};
-use shared_abi::{Gpa, layout};
-use vm_memory::mmap::MmapRegionBuilder;
-use vm_memory::{
-    Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, GuestRegionMmap,
-    VolatileSlice,
-};
+use shared_abi::Gpa;
+use shared_abi::addr::PAGE_SIZE;
+use shared_abi::boot_info::ram_regions;
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, VolatileSlice};
 
 use crate::config::{Backing, MemorySize, PageSize};
 use crate::error::{Error, Result};
 use crate::frozen::FrozenRam;
 use crate::origin::Origin;
+use crate::program_file;
+use crate::reservation::Reservation;
 use crate::touched::{self, Extent};
 
 /// RAM of one machine.
@@ -44,6 +40,8 @@ pub struct GuestMemory {
     allocated_at: Origin,
     /// What the pages hold that nobody has written to; `None` for zeros.
     base: Mutex<Option<Arc<FrozenRam>>>,
+    /// Parts that hold what this program's file does, whether anybody has touched them or not.
+    of_program: Mutex<Vec<Extent>>,
 }
 
 /// Bytes that a guest named but that are not all RAM.
@@ -80,13 +78,18 @@ impl GuestMemory {
         let reservation =
             Reservation::new(size.bytes(), alignment).map_err(failed("reserve address space of"))?;
         if backing.mergeable {
-            reservation.advise(libc::MADV_MERGEABLE).map_err(failed("let KSM merge the"))?;
+            reservation
+                .advise(reservation.whole(), libc::MADV_MERGEABLE)
+                .map_err(failed("let KSM merge the"))?;
         }
         if backing.huge {
-            reservation.advise(libc::MADV_HUGEPAGE).map_err(failed("get huge pages for the"))?;
+            reservation
+                .advise(reservation.whole(), libc::MADV_HUGEPAGE)
+                .map_err(failed("get huge pages for the"))?;
         }
         let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
-        Ok(Self { regions, reservation, size, backing, allocated_at, base: Mutex::default() })
+        let (base, of_program) = (Mutex::default(), Mutex::default());
+        Ok(Self { regions, reservation, size, backing, allocated_at, base, of_program })
     }
 
     /// Maps `size` bytes of RAM that start as `file` has them, which never changes; what is written stays private.
@@ -99,8 +102,8 @@ impl GuestMemory {
         let failed = |action| move |source| Error::Memory { action, size, source };
         let reservation = Reservation::of_file(file, size.bytes()).map_err(failed("map a snapshot of"))?;
         let regions = reservation.cut(ram_regions(size.bytes())).map_err(failed("map"))?;
-        let (backing, base) = (Backing::default(), Mutex::default());
-        Ok(Self { regions, reservation, size, backing, allocated_at, base })
+        let (backing, base, of_program) = (Backing::default(), Mutex::default(), Mutex::default());
+        Ok(Self { regions, reservation, size, backing, allocated_at, base, of_program })
     }
 
     /// Maps RAM that starts as `frozen`.
@@ -120,12 +123,22 @@ impl GuestMemory {
     /// [`Error::Memory`]; RAM may be zeros then.
     pub(crate) fn become_frozen(&self, frozen: &Arc<FrozenRam>) -> Result<()> {
         let failed = |action| move |source| Error::Memory { action, size: self.size, source };
-        self.reservation.replace(frozen.file()).map_err(failed("map a snapshot of"))?;
+        self.reservation
+            .replace(self.reservation.whole(), frozen.file(), 0)
+            .map_err(failed("map a snapshot of"))?;
         *self.base() = Some(Arc::clone(frozen));
+        self.parts_of_program().clear();
         if self.backing.mergeable {
-            self.reservation.advise(libc::MADV_MERGEABLE).map_err(failed("let KSM merge the"))?;
+            self.reservation
+                .advise(self.reservation.whole(), libc::MADV_MERGEABLE)
+                .map_err(failed("let KSM merge the"))?;
         }
         Ok(())
+    }
+
+    /// The parts that hold what the program's file does: they are no zeros, and nobody need have touched them.
+    pub(crate) fn parts_of_program(&self) -> MutexGuard<'_, Vec<Extent>> {
+        self.of_program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What this RAM started as, if not as zeros.
@@ -145,7 +158,10 @@ impl GuestMemory {
         let pages = self.private_pages(frozen);
         let bytes: u64 = pages.iter().map(|extent| extent.end.0 - extent.start.0).sum();
         if bytes > MAX_COPIED {
-            return self.reservation.advise(libc::MADV_DONTNEED).map_err(failed("take back the"));
+            return self
+                .reservation
+                .advise(self.reservation.whole(), libc::MADV_DONTNEED)
+                .map_err(failed("take back the"));
         }
         for Extent { start, end } in pages {
             let size = end.0 - start.0;
@@ -162,7 +178,7 @@ impl GuestMemory {
     pub fn own_bytes(&self) -> u64 {
         let pages = match self.frozen() {
             Some(frozen) => self.private_pages(&frozen),
-            None => touched::extents(self, 0),
+            None => touched::private(self, File::open("/proc/self/pagemap").ok().as_ref()),
         };
         pages.iter().map(|extent| extent.end.0 - extent.start.0).sum()
     }
@@ -174,7 +190,7 @@ impl GuestMemory {
 
     /// Where the byte at `gpa` lies in a file that holds all RAM, one region behind the other.
     pub(crate) fn offset(&self, gpa: Gpa) -> Option<u64> {
-        Some(self.hva(gpa)? - self.reservation.start.as_ptr() as u64)
+        Some(self.hva(gpa)? - self.reservation.hva())
     }
 
     fn base(&self) -> MutexGuard<'_, Option<Arc<FrozenRam>>> {
@@ -196,7 +212,7 @@ impl GuestMemory {
     /// The line that mapped it.
     #[must_use]
     pub fn mapped_at(&self) -> Origin {
-        self.reservation.mapped_at
+        self.reservation.mapped_at()
     }
 
     /// The regions of RAM, lowest first.
@@ -219,21 +235,53 @@ impl GuestMemory {
             .map_err(|_| OutsideRam { gpa, size: bytes.len() as u64 })
     }
 
+    /// Puts `bytes` at `gpa`, where nobody has written yet. If they are many, and a constant of this program, RAM maps the
+    /// program's file there: that takes no page before somebody writes to it, and then one.
+    ///
+    /// # Errors
+    /// [`OutsideRam`], and then nothing is written.
+    pub(crate) fn write_or_map(&self, gpa: Gpa, bytes: &[u8]) -> std::result::Result<(), OutsideRam> {
+        let size = bytes.len() as u64;
+        // A part of huge pages would be none.
+        if size < MIN_MAPPED || self.backing.huge || self.map_part(gpa, bytes).is_none() {
+            return self.write(gpa, bytes);
+        }
+        self.parts_of_program().push(Extent { start: gpa, end: Gpa(gpa.0 + size) });
+        Ok(())
+    }
+
+    /// Maps the program's file so that `constant` lies at `gpa`, if that can be.
+    fn map_part(&self, gpa: Gpa, constant: &[u8]) -> Option<()> {
+        let range = self.range(gpa, constant.len() as u64)?;
+        let (file, file_offset) = program_file::find(constant)?;
+        let is_whole_pages = |number: u64| number.is_multiple_of(PAGE_SIZE);
+        if ![range.start, range.end, file_offset].into_iter().all(is_whole_pages) {
+            return None;
+        }
+        self.reservation.replace(range, &file, file_offset).ok()
+    }
+
     /// Has the host give the pages of `gpa..gpa + size` at once: they are about to be written, and each would be a page
     /// fault. Where they fill huge pages it may give those (THP), which takes a third of the time. A kernel before Linux
     /// 5.14 does not know the advice, and gives them one by one.
     pub(crate) fn populate(&self, gpa: Gpa, size: u64) {
         const HUGE: u64 = PageSize::Size2M.bytes();
-        let Some(hva) = self.check(gpa, size).ok().and_then(|()| self.hva(gpa)) else { return };
-        let advise = |start: u64, end: u64, advice| {
-            // SAFETY: The range is RAM, so it is mapped and ours. No byte of it changes.
-            unsafe { libc::madvise(start as *mut libc::c_void, (end - start) as usize, advice) };
-        };
-        let (start, end) = (hva.next_multiple_of(HUGE), (hva + size) / HUGE * HUGE);
+        let Some(range) = self.range(gpa, size) else { return };
+        // RAM is the same bytes whether the host takes either advice or not.
+        let advise = |range, advice| _ = self.reservation.advise(range, advice);
+        let hva = self.reservation.hva();
+        let (start, end) = ((hva + range.start).next_multiple_of(HUGE), (hva + range.end) / HUGE * HUGE);
         if start < end {
-            advise(start, end, libc::MADV_HUGEPAGE);
+            advise(start - hva..end - hva, libc::MADV_HUGEPAGE);
         }
-        advise(hva, hva + size, libc::MADV_POPULATE_WRITE);
+        advise(range, libc::MADV_POPULATE_WRITE);
+    }
+
+    /// Where `gpa..gpa + size` lies in the reservation; `None` when it is not all RAM.
+    fn range(&self, gpa: Gpa, size: u64) -> Option<Range<u64>> {
+        self.check(gpa, size).ok()?;
+        let start = self.offset(gpa)?;
+        Some(start..start + size)
     }
 
     /// Copies RAM at `gpa` into `bytes`.
@@ -306,148 +354,10 @@ impl GuestMemory {
     }
 }
 
-/// A range of the VMM's address space that it owns.
-#[derive(Debug)]
-struct Reservation {
-    start: NonNull<u8>,
-    size: usize,
-    mapped_at: Origin,
-}
-
-// SAFETY: A `Reservation` is an address range. Nothing in it is tied to the thread that mapped it.
-unsafe impl Send for Reservation {}
-// SAFETY: Through `&Reservation` nothing is read or written but its own two numbers.
-unsafe impl Sync for Reservation {}
-
-impl Reservation {
-    /// Maps `size` bytes of zeroed memory at a multiple of `alignment`.
-    fn new(size: u64, alignment: PageSize) -> io::Result<Self> {
-        let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // mmap aligns to 4 KiB; for more, map more and give back what lies outside.
-        let slack = match alignment {
-            PageSize::Size4K => 0,
-            larger => larger.bytes() as usize,
-        };
-        let mapped_size = size.checked_add(slack).ok_or(io::ErrorKind::OutOfMemory)?;
-        let (mapped, mapped_at) = map_anonymous(mapped_size)?;
-        let address = mapped.as_ptr() as usize;
-        let skip = address.next_multiple_of(alignment.bytes() as usize) - address;
-        // SAFETY: `skip <= slack` and `size + slack` bytes are mapped, so all three ranges lie in the mapping, and
-        // nobody else knows of the two that are given back.
-        let start = unsafe {
-            let start = mapped.add(skip);
-            unmap(mapped, skip);
-            unmap(start.add(size), slack - skip);
-            start
-        };
-        Ok(Self { start, size, mapped_at })
-    }
-
-    /// Maps the first `size` bytes of `file`, privately.
-    fn of_file(file: &File, size: u64) -> io::Result<Self> {
-        let size = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-        // SAFETY: A new private mapping at an address the kernel chooses touches no existing memory.
-        let (pointer, mapped_at) =
-            Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, FILE_FLAGS, file.as_raw_fd(), 0) });
-        Ok(Self { start: mapped(pointer)?, size, mapped_at })
-    }
-
-    /// Maps `file` in the place of what is mapped here; after a failure there may be zeros.
-    fn replace(&self, file: &File) -> io::Result<()> {
-        let at = |flags, fd| {
-            // SAFETY: The range is mapped and ours, and stays mapped: whoever points into it finds other bytes there, as
-            // RAM may hold at any time. No Rust reference into it exists; it is read and written through raw pointers.
-            unsafe { libc::mmap(self.start.as_ptr().cast(), self.size, RAM, flags | libc::MAP_FIXED, fd, 0) }
-        };
-        if at(FILE_FLAGS, file.as_raw_fd()) != libc::MAP_FAILED {
-            return Ok(());
-        }
-        let failure = io::Error::last_os_error();
-        // The old mapping may be gone, and this file has promised one to everybody who points into it.
-        if at(MAP_FLAGS, -1) == libc::MAP_FAILED {
-            process::abort();
-        }
-        Err(failure)
-    }
-
-    fn advise(&self, advice: libc::c_int) -> io::Result<()> {
-        // SAFETY: The range is mapped and ours, and stays mapped. MADV_DONTNEED changes contents, as a guest may do at
-        // any time; the other advices used change none.
-        let result = unsafe { libc::madvise(self.start.as_ptr().cast(), self.size, advice) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-    }
-
-    /// Cuts the range into the non-empty `regions`, one behind the other.
-    fn cut(&self, regions: [RamRegion; 2]) -> io::Result<GuestMemoryMmap<()>> {
-        let mut offset = 0;
-        let mut parts = Vec::with_capacity(regions.len());
-        for region in regions.iter().filter(|region| region.size() > 0) {
-            let size = region.size() as usize;
-            debug_assert!(offset + size <= self.size, "regions are not larger than RAM");
-            // SAFETY: The range lies in this reservation, which `GuestMemory` drops after the regions; vm-memory
-            // neither unmaps nor moves a raw mapping.
-            let part = unsafe {
-                MmapRegionBuilder::new(size)
-                    .with_mmap_prot(RAM)
-                    .with_mmap_flags(MAP_FLAGS)
-                    .with_raw_mmap_pointer(self.start.as_ptr().add(offset))
-            }
-            .build()
-            .map_err(io::Error::other)?;
-            let part = GuestRegionMmap::new(part, GuestAddress(region.start))
-                .expect("RAM ends far below 2^64, see layout::MAX_RAM_SIZE");
-            parts.push(part);
-            offset += size;
-        }
-        GuestMemoryMmap::from_regions(parts).map_err(io::Error::other)
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this range. The regions that point into it are gone: `GuestMemory` drops
-        // them first, and the VM that has it as a memory slot is closed before (`Machine` drops it first).
-        unsafe { unmap(self.start, self.size) };
-    }
-}
-
-/// What the VMM may do with RAM.
-const RAM: libc::c_int = libc::PROT_READ | libc::PROT_WRITE;
-const MAP_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-/// RAM that starts as a file.
-const FILE_FLAGS: libc::c_int = libc::MAP_PRIVATE | libc::MAP_NORESERVE;
+/// Bytes from which it is faster to map a constant than to copy it.
+const MIN_MAPPED: u64 = 64 << 10;
 /// Bytes that are copied back at most: it takes a millisecond or two.
 const MAX_COPIED: u64 = 32 << 20;
-
-/// Maps `size` bytes somewhere, and says which line did.
-fn map_anonymous(size: usize) -> io::Result<(NonNull<u8>, Origin)> {
-    // SAFETY: A new anonymous mapping at an address the kernel chooses touches no existing memory.
-    let (pointer, origin) = Origin::of(unsafe { libc::mmap(ptr::null_mut(), size, RAM, MAP_FLAGS, -1, 0) });
-    Ok((mapped(pointer)?, origin))
-}
-
-/// What mmap gave, or why nothing.
-fn mapped(pointer: *mut libc::c_void) -> io::Result<NonNull<u8>> {
-    if pointer == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(NonNull::new(pointer.cast()).expect("mmap gives no null pointer unless MAP_FIXED asks for it"))
-}
-
-/// Gives `size` bytes back; none when `size` is 0.
-///
-/// # Safety
-/// 1. The range is mapped and was mapped by this file.
-/// 2. Nothing points into it any more.
-unsafe fn unmap(start: NonNull<u8>, size: usize) {
-    if size > 0 {
-        // SAFETY: See the caller's promise.
-        let result = unsafe { libc::munmap(start.as_ptr().cast(), size) };
-        debug_assert_eq!(result, 0, "munmap of an own range");
-    }
-}
-
-const _: () = assert!(layout::MAX_RAM_SIZE <= usize::MAX as u64);
 
 #[cfg(test)]
 mod tests {
@@ -490,5 +400,50 @@ mod tests {
         let size = "6M".parse().expect("a valid size");
         let memory = GuestMemory::allocate(size, backing).expect("a host kernel with transparent huge pages");
         assert_eq!(memory.hva(Gpa(0)).expect("RAM") % (2 << 20), 0);
+    }
+
+    /// As page tables lie in the program: whole pages at the start of one.
+    #[repr(align(4096))]
+    struct Pages([u8; MIN_MAPPED as usize]);
+    static CONSTANT: Pages = Pages([0x5A; MIN_MAPPED as usize]);
+
+    #[test]
+    fn a_constant_takes_no_page_before_it_is_written_to_and_is_in_a_copy() {
+        let (memory, gpa) = (memory("4M"), Gpa(0x10_0000));
+        memory.write_or_map(gpa, &CONSTANT.0).expect("RAM");
+        assert_eq!(memory.own_bytes(), 0);
+
+        memory.write(Gpa(gpa.0 + 5), &[1]).expect("RAM");
+
+        assert_eq!((memory.own_bytes(), CONSTANT.0[5]), (PAGE_SIZE, 0x5A));
+        let frozen = FrozenRam::copy(&memory).expect("a copy");
+        assert_eq!(frozen.pages(), [Extent { start: gpa, end: Gpa(gpa.0 + MIN_MAPPED) }]);
+        memory.become_frozen(&frozen).expect("a mapping");
+        assert_eq!(*memory.parts_of_program(), []);
+        for memory in [&memory, frozen.view()] {
+            let mut read = [0; MIN_MAPPED as usize];
+            memory.read(gpa, &mut read).expect("RAM");
+            assert!((0..).zip(read).all(|(at, byte)| byte == if at == 5 { 1 } else { 0x5A }));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_mapped_is_copied() {
+        let huge = Backing { huge: true, mergeable: false };
+        let in_huge_pages = GuestMemory::allocate("4M".parse().expect("a size"), huge).expect("RAM");
+        let made = CONSTANT.0.to_vec();
+        for (memory, gpa, bytes) in [
+            (&in_huge_pages, Gpa(0x10_0000), &CONSTANT.0[..]),
+            (&memory("4M"), Gpa(0x10_0008), &CONSTANT.0),
+            (&memory("4M"), Gpa(0x10_0000), &made),
+        ] {
+            memory.write_or_map(gpa, bytes).expect("RAM");
+            assert!(memory.own_bytes() >= MIN_MAPPED && memory.parts_of_program().is_empty());
+            let mut read = [0; MIN_MAPPED as usize];
+            memory.read(gpa, &mut read).expect("RAM");
+            assert_eq!(read, CONSTANT.0);
+        }
+        let outside = OutsideRam { gpa: Gpa((4 << 20) - 8), size: MIN_MAPPED };
+        assert_eq!(memory("4M").write_or_map(outside.gpa, &CONSTANT.0), Err(outside));
     }
 }

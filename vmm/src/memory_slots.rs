@@ -3,11 +3,11 @@
 //! A slot maps guest-physical addresses to host-virtual ones (Linux Documentation/virt/kvm/api.rst, 4.35). With
 //! two-dimensional paging (EPT, NPT) telling KVM of 64 GiB is as cheap as of 16 MiB, and all RAM is registered at once.
 //! A KVM without it keeps a word for every page of every slot: 64 GiB take 128 MiB of host memory and 25 ms, whether
-//! the guest touches them or not. There RAM is registered in chunks when it is first touched:
+//! the guest touches them or not. There RAM is registered in parts, when they are first touched:
 //!
-//! 1. Chunks that hold anything at start (image, tables, stack, boot info) are registered before the first entry.
-//! 2. A load or store in another chunk exits as MMIO, because KVM knows of no RAM there. The VMM does the access itself,
-//!    in the same memory, registers the chunk, and the guest goes on; it never exits for this chunk again.
+//! 1. What holds anything at start (image, tables, stack, boot info) is registered before the first entry, and little more.
+//! 2. A load or store elsewhere exits as MMIO, because KVM knows of no RAM there. The VMM does the access itself, in the same
+//!    memory, registers the chunk around it, and the guest goes on; it never exits for this chunk again.
 //! 3. An instruction that KVM cannot finish as MMIO (a fetch, a large vector) exits as a failed emulation. The VMM
 //!    registers everything and lets the guest try once more.
 //!
@@ -27,72 +27,67 @@ use crate::cpus::VcpuCount;
 use crate::error::{Error, Result};
 use crate::memory::{GuestMemory, MemorySlot};
 use crate::origin::Origin;
+use crate::touched::Extent;
 
 /// The slots of a machine: what KVM has been told of its RAM.
 #[derive(Debug)]
 pub struct MemorySlots {
-    regions: Vec<MemorySlot>,
-    chunk_size: u64,
-    /// For each region, which of its chunks KVM knows.
-    registered: Vec<Vec<bool>>,
-    next_slot: u32,
+    ram: Vec<MemorySlot>,
+    /// Whether RAM is registered when it is touched, or all at once.
+    in_chunks: bool,
+    /// What KVM knows, lowest first. The slot told n-th has the number n.
+    told: Vec<MemorySlot>,
     told_at: Option<Origin>,
 }
 
-/// RAM is registered in chunks of this size where it is not registered at once: 32 MiB, an exit and some 20 µs each.
-const CHUNK_SIZE: u64 = 32 << 20;
+/// RAM that is touched is registered with its neighbours of this size: an exit and some 20 µs each.
+const CHUNK: u64 = 32 << 20;
+/// RAM that holds something at the start is registered in multiples of this. A small guest stays within.
+const START: u64 = 4 << 20;
 
 impl MemorySlots {
     /// Slots for `memory`, none of them registered yet.
     #[must_use]
     pub fn new(kvm: &Kvm, memory: &GuestMemory) -> Self {
-        let regions: Vec<_> = memory.slots().collect();
-        let in_chunks = memory.size().bytes() > CHUNK_SIZE
-            && memory.size().bytes() / CHUNK_SIZE < kvm.get_nr_memslots() as u64
-            && !registering_is_cheap();
-        let chunk_size = if in_chunks { CHUNK_SIZE } else { u64::MAX };
-        let registered =
-            regions.iter().map(|region| vec![false; region.size.div_ceil(chunk_size) as usize]).collect();
-        Self { regions, chunk_size, registered, next_slot: 0, told_at: None }
+        let size = memory.size().bytes();
+        // What lies between parts of the start may be less than a chunk, and takes a slot, too.
+        let in_chunks =
+            size > CHUNK && 2 * (size / CHUNK) < kvm.get_nr_memslots() as u64 && !registering_is_cheap();
+        Self { ram: memory.slots().collect(), in_chunks, told: Vec::new(), told_at: None }
     }
 
-    /// Registers what must be there before the first instruction: all of it, or the chunks that hold something. Several
-    /// vCPUs may meet at an address that none has touched, so they have all of it.
+    /// Registers what must be there before the first instruction: all of it, or what holds something. Several vCPUs may meet
+    /// at an address that none has touched, so they have all of it.
     ///
     /// # Errors
     /// [`Error::Kvm`].
     pub fn register_start(&mut self, vm: &VmFd, map: &GuestMap, vcpus: VcpuCount) -> Result<()> {
-        if self.chunk_size == u64::MAX || vcpus > VcpuCount::ONE {
+        if !self.in_chunks || vcpus > VcpuCount::ONE {
             return self.register_all(vm).map(drop);
         }
-        for region in map.regions().iter().filter(|region| region.kind != RegionKind::Free) {
-            let mut gpa = region.start;
-            while gpa < region.end {
-                self.register(vm, gpa)?;
-                gpa = Gpa((gpa.0 / self.chunk_size + 1) * self.chunk_size);
-            }
-        }
-        Ok(())
+        start_parts(map).into_iter().try_for_each(|part| self.register_gaps(vm, part).map(drop))
     }
 
-    /// Registers the parts that another machine of this size had registered.
+    /// Registers the parts that another machine of this size had registered, of which each began at one of `starts`.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub(crate) fn register_like(&mut self, vm: &VmFd, starts: &[u64]) -> Result<()> {
-        if self.chunk_size == u64::MAX {
+    pub(crate) fn register_like(&mut self, vm: &VmFd, starts: &[u64], vcpus: VcpuCount) -> Result<()> {
+        if !self.in_chunks || vcpus > VcpuCount::ONE {
             return self.register_all(vm).map(drop);
         }
         starts.iter().try_for_each(|start| self.register(vm, Gpa(*start)).map(drop))
     }
 
-    /// Registers the chunk that holds `gpa`. False when there is no RAM, or KVM knows it already.
+    /// Registers RAM around `gpa`. False when there is none, or KVM knows it already.
     ///
     /// # Errors
     /// [`Error::Kvm`].
     pub fn register(&mut self, vm: &VmFd, gpa: Gpa) -> Result<bool> {
-        let Some((region, chunk)) = self.find(gpa) else { return Ok(false) };
-        self.register_chunk(vm, region, chunk)
+        let start = Gpa(gpa.0 / CHUNK * CHUNK);
+        let chunk = Extent { start, end: Gpa(start.0.saturating_add(CHUNK)) };
+        let chunk = if self.in_chunks { chunk } else { EVERYWHERE };
+        self.gap_at(gpa, chunk).map_or(Ok(false), |gap| self.tell(vm, gap).map(|()| true))
     }
 
     /// Registers all RAM. False when KVM knows all of it already.
@@ -100,13 +95,7 @@ impl MemorySlots {
     /// # Errors
     /// [`Error::Kvm`].
     pub fn register_all(&mut self, vm: &VmFd) -> Result<bool> {
-        let mut any = false;
-        for region in 0..self.regions.len() {
-            for chunk in 0..self.registered.get(region).map_or(0, Vec::len) {
-                any |= self.register_chunk(vm, region, chunk)?;
-            }
-        }
-        Ok(any)
+        self.register_gaps(vm, EVERYWHERE)
     }
 
     /// Tells KVM that code in system-management mode sees the same RAM: it has slots of its own, whose numbers have bit 16
@@ -116,22 +105,15 @@ impl MemorySlots {
     /// [`Error::Kvm`].
     pub fn register_for_system_management(&self, vm: &VmFd) -> Result<()> {
         const SYSTEM_MANAGEMENT: u32 = 1 << 16;
-        for (slot, number) in self.told().zip(SYSTEM_MANAGEMENT..) {
-            tell(vm, number, slot)?;
+        for (slot, number) in self.told.iter().zip(SYSTEM_MANAGEMENT..) {
+            tell(vm, number, *slot)?;
         }
         Ok(())
     }
 
     /// The parts of RAM that KVM knows now, lowest first.
     pub fn told(&self) -> impl Iterator<Item = MemorySlot> + '_ {
-        self.regions.iter().zip(&self.registered).flat_map(|(region, chunks)| {
-            let known = chunks.iter().zip(0u64..).filter(|(known, _)| **known);
-            known.map(|(_, chunk)| {
-                let offset = chunk * self.chunk_size;
-                let size = self.chunk_size.min(region.size - offset);
-                MemorySlot { gpa: Gpa(region.gpa.0 + offset), hva: region.hva + offset, size }
-            })
-        })
+        self.told.iter().copied()
     }
 
     /// The line that told KVM of RAM.
@@ -140,27 +122,74 @@ impl MemorySlots {
         self.told_at
     }
 
-    fn find(&self, gpa: Gpa) -> Option<(usize, usize)> {
-        self.regions.iter().enumerate().find_map(|(index, region)| {
-            let offset = gpa.0.checked_sub(region.gpa.0).filter(|offset| *offset < region.size)?;
-            Some((index, (offset / self.chunk_size) as usize))
-        })
+    /// Registers what KVM does not know of `part`. False when it knows all RAM there.
+    fn register_gaps(&mut self, vm: &VmFd, part: Extent) -> Result<bool> {
+        let mut any = false;
+        for index in 0..self.ram.len() {
+            let Some(ram) = self.ram.get(index).map(extent) else { break };
+            let (mut gpa, end) = (ram.start.max(part.start), ram.end.min(part.end));
+            while gpa < end {
+                if let Some(gap) = self.gap_at(gpa, part) {
+                    self.tell(vm, gap)?;
+                    any = true;
+                }
+                gpa = self.told_around(gpa).map_or(end, |known| known.end);
+            }
+        }
+        Ok(any)
     }
 
-    fn register_chunk(&mut self, vm: &VmFd, region: usize, chunk: usize) -> Result<bool> {
-        let known = self.registered.get_mut(region).and_then(|chunks| chunks.get_mut(chunk));
-        let (Some(known), Some(region)) = (known, self.regions.get(region)) else { return Ok(false) };
-        if *known {
-            return Ok(false);
+    /// The RAM around `gpa` that KVM does not know and that lies in `limits`. `None` when it knows it, or there is none.
+    fn gap_at(&self, gpa: Gpa, limits: Extent) -> Option<MemorySlot> {
+        let ram = self.ram.iter().find(|ram| extent(ram).contains(gpa))?;
+        if self.told_around(gpa).is_some() {
+            return None;
         }
-        let offset = chunk as u64 * self.chunk_size;
-        let size = self.chunk_size.min(region.size - offset);
-        let slot = MemorySlot { gpa: Gpa(region.gpa.0 + offset), hva: region.hva + offset, size };
-        self.told_at = Some(tell(vm, self.next_slot, slot)?);
-        *known = true;
-        self.next_slot += 1;
-        Ok(true)
+        let (below, above) = self.told.split_at(self.told_up_to(gpa));
+        let floor = below.last().map_or(Gpa(0), |slot| extent(slot).end);
+        let ceiling = above.first().map_or(EVERYWHERE.end, |slot| slot.gpa);
+        let start = ram.gpa.max(limits.start).max(floor);
+        let end = extent(ram).end.min(limits.end).min(ceiling);
+        Some(MemorySlot { gpa: start, hva: ram.hva + (start.0 - ram.gpa.0), size: end.0 - start.0 })
     }
+
+    /// The slot that `gpa` lies in.
+    fn told_around(&self, gpa: Gpa) -> Option<Extent> {
+        let last = self.told_up_to(gpa).checked_sub(1)?;
+        self.told.get(last).map(extent).filter(|slot| slot.contains(gpa))
+    }
+
+    /// How many slots begin at or below `gpa`.
+    fn told_up_to(&self, gpa: Gpa) -> usize {
+        self.told.partition_point(|slot| slot.gpa <= gpa)
+    }
+
+    fn tell(&mut self, vm: &VmFd, slot: MemorySlot) -> Result<()> {
+        self.told_at = Some(tell(vm, self.told.len() as u32, slot)?);
+        self.told.insert(self.told_up_to(slot.gpa), slot);
+        Ok(())
+    }
+}
+
+/// All addresses.
+const EVERYWHERE: Extent = Extent { start: Gpa(0), end: Gpa(u64::MAX) };
+
+fn extent(slot: &MemorySlot) -> Extent {
+    Extent { start: slot.gpa, end: Gpa(slot.gpa.0 + slot.size) }
+}
+
+/// The parts of RAM that hold something at the start.
+fn start_parts(map: &GuestMap) -> Vec<Extent> {
+    let mut parts: Vec<Extent> = Vec::new();
+    for region in map.regions().iter().filter(|region| region.kind != RegionKind::Free) {
+        let start = Gpa(region.start.0 / START * START);
+        let end = Gpa(region.end.0.next_multiple_of(START));
+        match parts.last_mut().filter(|last| start <= last.end) {
+            Some(last) => last.end = end,
+            None => parts.push(Extent { start, end }),
+        }
+    }
+    parts
 }
 
 /// Tells KVM of a slot. Gives the line that did.
@@ -188,4 +217,37 @@ fn registering_is_cheap() -> bool {
     says_yes("/sys/module/kvm_intel/parameters/ept")
         || says_yes("/sys/module/kvm_amd/parameters/npt")
         || fs::metadata("/sys/module/kvm").is_err()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn slots(told: &[(u64, u64)]) -> MemorySlots {
+        let slot = |start: u64, end: u64| MemorySlot { gpa: Gpa(start), hva: start + MIB, size: end - start };
+        let told = told.iter().map(|(start, end)| slot(*start, *end)).collect();
+        let ram = vec![slot(0, 100 * MIB), slot(4096 * MIB, 8192 * MIB)];
+        MemorySlots { ram, in_chunks: true, told, told_at: None }
+    }
+
+    #[test]
+    fn a_gap_ends_where_ram_does_or_what_is_known_or_what_is_asked_for() {
+        let slots = slots(&[(0, 4 * MIB), (64 * MIB, 96 * MIB)]);
+        let gap = |mib: u64, start: u64, end: u64| {
+            let limits = Extent { start: Gpa(start * MIB), end: Gpa(end * MIB) };
+            let gap = slots.gap_at(Gpa(mib * MIB), limits)?;
+            assert_eq!(gap.hva, gap.gpa.0 + MIB);
+            Some((gap.gpa.0 / MIB, (gap.gpa.0 + gap.size) / MIB))
+        };
+        assert_eq!(gap(5, 0, 32), Some((4, 32)));
+        assert_eq!(gap(40, 32, 64), Some((32, 64)));
+        assert_eq!(gap(40, 0, 9999), Some((4, 64)));
+        assert_eq!(gap(97, 96, 128), Some((96, 100)));
+        assert_eq!(gap(5000, 0, 9999), Some((4096, 8192)));
+        for known_or_no_ram in [0, 3, 64, 95, 100, 4095, 8192] {
+            assert_eq!(gap(known_or_no_ram, 0, 9999), None);
+        }
+    }
 }

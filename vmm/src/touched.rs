@@ -28,15 +28,38 @@ pub struct Extent {
     pub end: Gpa,
 }
 
+impl Extent {
+    /// Whether the byte at `gpa` is one of it.
+    #[must_use]
+    pub fn contains(&self, gpa: Gpa) -> bool {
+        self.start <= gpa && gpa < self.end
+    }
+}
+
 /// The parts of `memory` that may hold anything but zeros, lowest first. Parts that lie less than `gap` bytes apart are
 /// told as one. Where the host does not tell (no /proc), that is all of it.
 #[must_use]
 pub fn extents(memory: &GuestMemory, gap: u64) -> Vec<Extent> {
     let asked = File::open("/proc/self/pagemap").and_then(|pagemap| ask(&pagemap, memory, gap, is_there));
-    asked.unwrap_or_else(|_| all(memory))
+    let Ok(mut told) = asked else { return all(memory) };
+    let of_program = memory.parts_of_program();
+    if of_program.is_empty() {
+        return told;
+    }
+    told.extend_from_slice(&of_program);
+    told.sort_by_key(|extent| extent.start);
+    told.dedup_by(|next, last| {
+        let is_near = next.start.0 < last.end.0.saturating_add(gap.max(1));
+        if is_near {
+            last.end = last.end.max(next.end);
+        }
+        is_near
+    });
+    told
 }
 
-/// The pages of `memory`, which started as a snapshot's, that are its own by now. Where the host does not tell, all may be.
+/// The pages of `memory` that are its own by now, and not those of a file that it started as. Where the host does not tell, all
+/// may be.
 pub(crate) fn private(memory: &GuestMemory, pagemap: Option<&File>) -> Vec<Extent> {
     let Some(pagemap) = pagemap else { return all(memory) };
     let told = scan(pagemap, memory).or_else(|_| ask(pagemap, memory, 0, is_private));

@@ -82,7 +82,8 @@ pub struct BootOrigins {
     pub cpu: Origin,
 }
 
-/// Bytes of page tables from which it is faster to have their pages given at once. Of 64 GiB in pages of 4 KiB they are 128 MiB.
+/// Bytes of page tables from which it is faster to have their pages given at once. Of 64 GiB in pages of 4 KiB they are 128 MiB;
+/// in pages of 2 MiB most are constants, which take no page.
 const MANY_TABLES: u64 = 64 << 10;
 
 /// Fills `memory` with everything the guest described by `config` needs at its first instruction.
@@ -111,12 +112,14 @@ pub fn prepare(config: &VmConfig, image: &mut KernelImage, memory: &GuestMemory)
 
     let ((), loaded) = Origin::of(image.load(memory)?);
     let cpuid = cpuid_need(config, image, interrupts, memory);
-    if let Some(tables) = map.page_tables().filter(|tables| tables.size() >= MANY_TABLES) {
+    if let Some(tables) = map.page_tables().filter(|tables| tables.size() >= MANY_TABLES)
+        && config.page_size == PageSize::Size4K
+    {
         memory.populate(tables.start, tables.size());
     }
     let mut write_entries = |gpa, entries: &[u64]| {
         let bytes = object::pod::bytes_of_slice(entries);
-        memory.write(gpa, bytes).expect("the map places page tables in RAM");
+        memory.write_or_map(gpa, bytes).expect("the map places page tables in RAM");
     };
     let page_tables = page_tables::write(&map, &mut write_entries);
     let hypercalls = config.contract == Contract::Required;

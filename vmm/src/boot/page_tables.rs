@@ -20,6 +20,7 @@
 //! Guests of older modes get the least that runs them (`older.rs`): pages as large as there are, with all rights.
 
 mod older;
+mod ready;
 
 use shared_abi::Gpa;
 use shared_abi::addr::PAGE_SIZE;
@@ -36,7 +37,7 @@ const ENTRIES: usize = 512;
 /// Bytes of an entry.
 const ENTRY_SIZE: u64 = 8;
 
-/// Takes entries that lie one behind the other in a table, and where the first lies.
+/// Takes entries that lie one behind the other, and where the first lies: in one table, or in whole tables one behind the other.
 pub type Emit<'a> = dyn FnMut(Gpa, &[u64]) + 'a;
 
 /// Hands `count` entries to `emit`, of which `entry` makes each.
@@ -89,6 +90,12 @@ struct Run {
     largest_page: PageSize,
 }
 
+impl Run {
+    fn is_like_free_ram(&self) -> bool {
+        self.rights == ready::RIGHTS && self.largest_page == PageSize::Size2M
+    }
+}
+
 /// The mapped regions; neighbours that are mapped in the same way become one run.
 fn runs(map: &GuestMap) -> Vec<Run> {
     let mut runs: Vec<Run> = Vec::with_capacity(map.regions().len());
@@ -111,6 +118,12 @@ fn entry_bits(rights: Rights) -> Entry {
     bits.set(Entry::WRITABLE, rights.can_write());
     bits.set(Entry::NO_EXECUTE, !rights.can_execute());
     bits
+}
+
+/// The entry that leads to `table`. Rights are set where the page is mapped; the levels above allow everything (SDM vol. 3A,
+/// 4.6).
+fn pointer(table: Gpa) -> u64 {
+    table.0 | (Entry::PRESENT | Entry::WRITABLE).bits()
 }
 
 /// A level of the walk.
@@ -194,16 +207,35 @@ impl Builder<'_, '_> {
                     emit_run(emit, place(index), count, |page| (address + page * size) | bits);
                 }
                 index += count;
+            } else if let tables @ [_, ..] = self.ready(level, address) {
+                let first = Gpa(self.base.0 + self.tables * PAGE_SIZE);
+                self.tables += tables.len() as u64;
+                if let Some(emit) = &mut self.emit {
+                    emit(first, tables.as_flattened());
+                    emit_run(emit, place(index), tables.len(), |table| {
+                        pointer(Gpa(first.0 + table * PAGE_SIZE))
+                    });
+                }
+                index += tables.len();
             } else {
-                // Rights are set where the page is mapped; the levels above allow everything (SDM vol. 3A, 4.6).
                 let child = self.table(level.next(), address);
                 if let Some(emit) = &mut self.emit {
-                    emit(place(index), &[child.0 | (Entry::PRESENT | Entry::WRITABLE).bits()]);
+                    emit(place(index), &[pointer(child)]);
                 }
                 index += 1;
             }
         }
         gpa
+    }
+
+    /// The tables of the level below `level`, from `address` on, that are the same in every machine.
+    fn ready(&mut self, level: Level, address: u64) -> &'static [ready::Table] {
+        match self.run_at(address) {
+            Some(run) if level == Level::Pdpt && run.start <= address && run.is_like_free_ram() => {
+                ready::of(address, run.end)
+            }
+            _ => &[],
+        }
     }
 
     /// The first run that ends behind `address`.

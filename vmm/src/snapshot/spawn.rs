@@ -80,7 +80,7 @@ impl Snapshot {
         let files = Files::new(surroundings.directory)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
         let mut slots = MemorySlots::new(kvm, &memory);
-        slots.register_like(&vm, &state.told)?;
+        slots.register_like(&vm, &state.told, count)?;
         if state.ioapic.is_some() {
             interrupts::enable_local_apics(&vm)?;
         }
