@@ -60,6 +60,30 @@ pub fn run() -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What to say when `program`, a release build, has too few of the functions that the script names: they were renamed since, or
+/// the compiler is another.
+///
+/// # Errors
+/// When either cannot be read.
+pub(crate) fn complaint(program: &Path) -> Result<Option<String>> {
+    let functions: HashSet<_> = Functions::read(program)?.0.iter().map(|(.., name)| pattern(name)).collect();
+    let script = std::fs::read_to_string(workspace::root().join(SCRIPT))?;
+    let (all, gone) = count_gone(&script, |name| functions.contains(name));
+    Ok((gone > all / 10).then(|| {
+        format!(
+            "{gone} of the {all} functions in {SCRIPT} are not in {}: `cargo xtask layout` writes it anew, for fewer page faults",
+            program.display()
+        )
+    }))
+}
+
+/// How many names the script has, and how many of them are not there.
+fn count_gone(script: &str, is_there: impl Fn(&str) -> bool) -> (usize, usize) {
+    let name = |line| str::strip_suffix(str::strip_prefix(line, "*(.text.")?, ")");
+    let names: Vec<_> = script.lines().filter_map(|line| name(line.trim())).collect();
+    (names.len(), names.iter().filter(|name| !is_there(name)).count())
+}
+
 /// A program's functions: start, end, name; sorted.
 struct Functions(Vec<(u64, u64, String)>);
 
@@ -142,6 +166,17 @@ mod tests {
         ] {
             assert_eq!(pattern(name), expected);
         }
+    }
+
+    #[test]
+    fn names_that_are_gone_are_counted() {
+        let script = format!("{HEAD}    *(.text.main)\n    *(.text._ZN3vmm2vm2Vm5build17h*)\n{TAIL}");
+        assert_eq!(count_gone(&script, |name| name == "main"), (2, 1));
+        assert_eq!(count_gone(&script, |name| name.ends_with("17h*")), (2, 1));
+
+        let this = std::env::current_exe().expect("a path");
+        let complaint = complaint(&this).expect("both can be read").expect("these tests have no Vm::build");
+        assert!(complaint.contains("cargo xtask layout"), "{complaint}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! `cargo xtask bench memory`: what a start costs by the size of guest RAM, and of the pages that map it.
 //!
 //! The whole `vmm run` as in `start.rs`, for RAM from 2 MiB to 64 GiB. The points of a curve take turns, and the limit of
-//! each is the machine of 2 MiB in the same round. What is measured inside a machine is in `vmm/benches/memory.rs`.
+//! each is the machine of 2 MiB in the same round. What is measured inside a machine is in `vmm/benches/memory/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

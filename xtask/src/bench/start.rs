@@ -12,8 +12,8 @@ use super::process::Program;
 use super::progress::Progress;
 use super::statistics::Samples;
 use super::unit::Unit;
-use crate::guest;
 use crate::workspace::{self, Profile};
+use crate::{guest, layout};
 
 /// What the guest prints.
 const GREETING: &[u8] = b"hello from the guest\n";
@@ -42,6 +42,11 @@ pub(super) fn measure(
     let image = guest::build("01_hello", profile)?;
     let programs = workspace::build_static(&["vmm", "floor"], profile)?;
     let [vmm, floor] = ["vmm", "floor"].map(|name| programs.join(name));
+    if profile == Profile::Release
+        && let Some(complaint) = layout::complaint(&vmm)?
+    {
+        eprintln!("xtask: {complaint}");
+    }
     let sizes = [&vmm, &floor].map(|program| program.metadata().map(|file| file.len() as f64));
     let mut entrants = vec![
         Entrant::ours("vmm", Program::new([vmm.as_path(), "run".as_ref(), &image]), GREETING),

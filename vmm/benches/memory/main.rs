@@ -15,16 +15,12 @@
 //! | | a new machine from a snapshot | one from the smallest snapshot |
 //! | guest RAM | the same | one from a machine of 4 MiB |
 
-#[expect(dead_code, reason = "a point of a curve is told otherwise than a pair")]
-mod told;
-
-#[path = "memory/curve.rs"]
 mod curve;
-#[path = "memory/guest.rs"]
 mod guest;
-#[path = "memory/snapshots.rs"]
 mod snapshots;
-#[path = "memory/touch.rs"]
+#[expect(dead_code, reason = "a point of a curve is told otherwise than a pair")]
+#[path = "../told/mod.rs"]
+mod told;
 mod touch;
 
 use guest::{Guest, Outcome};
