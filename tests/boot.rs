@@ -29,13 +29,6 @@ fn every_size_of_memory_and_page_boots() {
 }
 
 #[test]
-fn ram_far_away_is_there_when_it_is_first_touched() {
-    for memory in ["128M", "3G", "64G"] {
-        assert_eq!(probe("far-memory").memory(memory).run().succeeded(), "all of it remembers\n", "{memory}");
-    }
-}
-
-#[test]
 fn gigabyte_pages_boot_or_are_refused_with_the_reason() {
     let has_them = host_offers_gigabyte_pages();
 

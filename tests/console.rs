@@ -83,9 +83,9 @@ fn a_reader_that_takes_nothing_holds_up_neither_time_limit_nor_ctrl_c() {
                 .expect("the VMM starts");
             let unread = child.stdout.take();
 
-            // Long enough to fill the pipe, except byte by byte.
-            std::thread::sleep(patiently(Duration::from_millis(500)));
             if let Some(signal) = signal {
+                // Long enough to fill the pipe, except byte by byte.
+                std::thread::sleep(patiently(Duration::from_millis(500)));
                 send(&child, signal);
             }
             let start = Instant::now();

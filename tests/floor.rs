@@ -8,7 +8,7 @@ use crate::harness::{Seen, guest, vmm_run};
 
 #[test]
 fn the_floor_prints_what_the_vmm_prints_and_ends_as_it_ends() {
-    let programs = workspace::build_static(&["floor"], Profile::Release).expect("the floor builds");
+    let programs = workspace::build_static(&["floor"], Profile::Debug).expect("the floor builds");
 
     let floor = Seen::of(Command::new(programs.join("floor")).arg(guest("01_hello")));
     let vmm = vmm_run("01_hello", &[]);
@@ -19,7 +19,7 @@ fn the_floor_prints_what_the_vmm_prints_and_ends_as_it_ends() {
 
 #[test]
 fn what_the_floor_cannot_do_it_names() {
-    let programs = workspace::build_static(&["floor"], Profile::Release).expect("the floor builds");
+    let programs = workspace::build_static(&["floor"], Profile::Debug).expect("the floor builds");
 
     let seen = Seen::of(Command::new(programs.join("floor")).arg("no-such-image"));
 

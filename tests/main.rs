@@ -19,6 +19,7 @@ mod ends;
 mod escapes;
 mod exits;
 mod explain;
+mod far_ram;
 mod faults;
 mod features;
 mod files;

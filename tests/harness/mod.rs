@@ -25,9 +25,11 @@ use std::process::{Child, Command, Output};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use vmm::{Console, KernelSource, RunReport, StopReason, Vm, VmConfig};
+use vmm::{Console, Contract, KernelSource, RunReport, StopReason, Vm, VmConfig};
 use xtask::guest;
 use xtask::workspace::{self, Profile};
+
+use elf::{Elf, RX, Segment};
 
 /// Far more than any guest of the tests takes; a guest that reaches it fails its test.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
@@ -78,6 +80,15 @@ pub(crate) fn boot(program: &str) -> Boot {
 /// The probe, about to do `deed`.
 pub(crate) fn probe(deed: &str) -> Boot {
     boot("probe").arguments(&deed.split(' ').collect::<Vec<_>>())
+}
+
+/// A guest of these instructions, which lie at 1 MiB.
+pub(crate) fn machine_code(code: &[u8]) -> Boot {
+    let image = Elf::new(0x10_0000).with(Segment::new(0x10_0000, RX, code).in_memory(0x1000));
+    boot("probe").with(|config| {
+        config.kernel = vmm::KernelSource::Bytes(image.to_bytes().into());
+        config.contract = Contract::None;
+    })
 }
 
 /// A guest about to be run.

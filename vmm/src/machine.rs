@@ -171,7 +171,8 @@ impl Machine {
     /// # Errors
     /// What the host could not do.
     pub fn read_mmio(&self, gpa: Gpa, data: &mut [u8]) -> Result<Next> {
-        if self.memory.read(gpa, data).is_ok() && self.register_memory(gpa)? {
+        if self.memory.read(gpa, data).is_ok() {
+            self.register_memory(gpa)?;
             return Ok(Next::Resume);
         }
         self.mmio.read(gpa, data)
@@ -182,17 +183,19 @@ impl Machine {
     /// # Errors
     /// What the host could not do.
     pub fn write_mmio(&self, gpa: Gpa, data: &[u8]) -> Result<Next> {
-        if self.memory.write(gpa, data).is_ok() && self.register_memory(gpa)? {
+        if self.memory.write(gpa, data).is_ok() {
+            self.register_memory(gpa)?;
             return Ok(Next::Resume);
         }
         self.mmio.write(gpa, data)
     }
 
-    fn register_memory(&self, gpa: Gpa) -> Result<bool> {
+    /// That KVM knows it already is no mistake: an access that crosses a page comes in two parts.
+    fn register_memory(&self, gpa: Gpa) -> Result<()> {
         locked(&self.slots).register(&self.vm, gpa)
     }
 
-    /// What to do when KVM could not finish an instruction: once all RAM is registered, the run is over.
+    /// What to do when KVM could not finish an instruction or an exception: once all RAM is registered, the run is over.
     ///
     /// # Errors
     /// What the host could not do.

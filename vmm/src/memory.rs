@@ -3,7 +3,7 @@
 //!
 //! The host reserves all of RAM with a single `mmap(MAP_NORESERVE)`. Reserving costs the same for 2 MiB and 64 GiB:
 //! the host kernel gives real pages one by one, when they are first touched. The mapping is cut into at most two
-//! regions, below and above the device hole ([`shared_abi::layout`]); each becomes one memory slot of KVM, and then
+//! regions, below and above the device hole ([`shared_abi::layout`]); KVM is told of them as memory slots, and then
 //! guest-physical address `gpa` and host-virtual address [`GuestMemory::hva`]`(gpa)` are the same byte.
 //!
 //! RAM may also start as that of a snapshot: then the same range maps `FrozenRam`, privately, and a page becomes this
@@ -128,12 +128,15 @@ impl GuestMemory {
             .map_err(failed("map a snapshot of"))?;
         *self.base() = Some(Arc::clone(frozen));
         self.parts_of_program().clear();
-        if self.backing.mergeable {
-            self.reservation
-                .advise(self.reservation.whole(), libc::MADV_MERGEABLE)
-                .map_err(failed("let KSM merge the"))?;
+        self.advise_to_merge().map_err(failed("let KSM merge the"))
+    }
+
+    /// A new mapping has none of the advice that an old one had.
+    fn advise_to_merge(&self) -> io::Result<()> {
+        if !self.backing.mergeable {
+            return Ok(());
         }
-        Ok(())
+        self.reservation.advise(self.reservation.whole(), libc::MADV_MERGEABLE)
     }
 
     /// The parts that hold what the program's file does: they are no zeros, and nobody need have touched them.
@@ -258,7 +261,10 @@ impl GuestMemory {
         if ![range.start, range.end, file_offset].into_iter().all(is_whole_pages) {
             return None;
         }
-        self.reservation.replace(range, &file, file_offset).ok()
+        self.reservation.replace(range, &file, file_offset).ok()?;
+        // It was given before, and is only a wish.
+        let _ = self.advise_to_merge();
+        Some(())
     }
 
     /// Has the host give the pages of `gpa..gpa + size` at once: they are about to be written, and each would be a page

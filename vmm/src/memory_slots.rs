@@ -5,13 +5,15 @@
 //! A KVM without it keeps a word for every page of every slot: 64 GiB take 128 MiB of host memory and 25 ms, whether
 //! the guest touches them or not. There RAM is registered in parts, when they are first touched:
 //!
-//! 1. What holds anything at start (image, tables, stack, boot info) is registered before the first entry, and little more.
+//! 1. What holds anything at start (image, tables, stack, boot info) is registered before the first entry, with what lies
+//!    around it.
 //! 2. A load or store elsewhere exits as MMIO, because KVM knows of no RAM there. The VMM does the access itself, in the same
-//!    memory, registers the chunk around it, and the guest goes on; it never exits for this chunk again.
-//! 3. An instruction that KVM cannot finish as MMIO (a fetch, a large vector) exits as a failed emulation. The VMM
-//!    registers everything and lets the guest try once more.
+//!    memory, registers what is missing of the chunk around it, and the guest goes on.
+//! 3. What KVM cannot finish as MMIO exits as a failed emulation (a fetch), or as a shutdown (an exception whose frame goes to a
+//!    stack that nobody has touched). The VMM registers everything and lets the guest try once more.
 //!
-//! Page tables need no care: a table is written before it is used, and the writing registers its chunk. What is left is
+//! Page tables need no care: a table is written before it is used, and the writing registers its chunk. A machine that is made
+//! from another's snapshot has all chunks registered that the other had. What is left is
 //! atomicity: the first locked access to a chunk is a load and a store. One CPU does not notice; a machine of several has
 //! all its RAM registered at once.
 
@@ -35,6 +37,8 @@ pub struct MemorySlots {
     ram: Vec<MemorySlot>,
     /// Whether RAM is registered when it is touched, or all at once.
     in_chunks: bool,
+    /// How many slots KVM has.
+    limit: u64,
     /// What KVM knows, lowest first. The slot told n-th has the number n.
     told: Vec<MemorySlot>,
     told_at: Option<Origin>,
@@ -42,52 +46,64 @@ pub struct MemorySlots {
 
 /// RAM that is touched is registered with its neighbours of this size: an exit and some 20 µs each.
 const CHUNK: u64 = 32 << 20;
-/// RAM that holds something at the start is registered in multiples of this. A small guest stays within.
-const START: u64 = 4 << 20;
+/// RAM that holds something at the start is registered in multiples of this, which are all that many guests touch.
+const START: u64 = 16 << 20;
 
 impl MemorySlots {
-    /// Slots for `memory`, none of them registered yet.
+    /// Slots for the `memory` of so many vCPUs, none of them registered yet. Several vCPUs may meet at an address that none has
+    /// touched, so they have all RAM registered at once.
     #[must_use]
-    pub fn new(kvm: &Kvm, memory: &GuestMemory) -> Self {
+    pub fn new(kvm: &Kvm, memory: &GuestMemory, vcpus: VcpuCount) -> Self {
+        let (ram, limit) = (memory.slots().collect(), kvm.get_nr_memslots() as u64);
         let size = memory.size().bytes();
-        // What lies between parts of the start may be less than a chunk, and takes a slot, too.
         let in_chunks =
-            size > CHUNK && 2 * (size / CHUNK) < kvm.get_nr_memslots() as u64 && !registering_is_cheap();
-        Self { ram: memory.slots().collect(), in_chunks, told: Vec::new(), told_at: None }
+            size > CHUNK && vcpus == VcpuCount::ONE && size / CHUNK < limit && !registering_is_cheap();
+        Self { ram, in_chunks, limit, told: Vec::new(), told_at: None }
     }
 
-    /// Registers what must be there before the first instruction: all of it, or what holds something. Several vCPUs may meet
-    /// at an address that none has touched, so they have all of it.
+    /// Registers what must be there before the first instruction: all of it, or what holds something.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn register_start(&mut self, vm: &VmFd, map: &GuestMap, vcpus: VcpuCount) -> Result<()> {
-        if !self.in_chunks || vcpus > VcpuCount::ONE {
-            return self.register_all(vm).map(drop);
+    pub fn register_start(&mut self, vm: &VmFd, map: &GuestMap) -> Result<()> {
+        if self.in_chunks {
+            let parts = start_parts(map);
+            // Each may leave something of its chunk before it and behind it, which takes a slot, too.
+            if self.ram_size() / CHUNK + 3 * (parts.len() as u64) < self.limit {
+                return parts.into_iter().try_for_each(|part| self.register_gaps(vm, part).map(drop));
+            }
         }
-        start_parts(map).into_iter().try_for_each(|part| self.register_gaps(vm, part).map(drop))
+        self.register_all(vm).map(drop)
     }
 
-    /// Registers the parts that another machine of this size had registered, of which each began at one of `starts`.
+    /// Registers the chunks that another machine of this size had registered ([`chunks`](Self::chunks)).
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub(crate) fn register_like(&mut self, vm: &VmFd, starts: &[u64], vcpus: VcpuCount) -> Result<()> {
-        if !self.in_chunks || vcpus > VcpuCount::ONE {
-            return self.register_all(vm).map(drop);
+    pub(crate) fn register_like(&mut self, vm: &VmFd, chunks: &[u64]) -> Result<()> {
+        if self.in_chunks {
+            return chunks.iter().try_for_each(|chunk| self.register(vm, Gpa(*chunk)));
         }
-        starts.iter().try_for_each(|start| self.register(vm, Gpa(*start)).map(drop))
+        self.register_all(vm).map(drop)
     }
 
-    /// Registers RAM around `gpa`. False when there is none, or KVM knows it already.
+    /// An address in each chunk that KVM knows something of, lowest first.
+    pub(crate) fn chunks(&self) -> Vec<u64> {
+        let chunks = self.told.iter().map(extent).flat_map(|Extent { start, end }| {
+            let others = (start.0 / CHUNK + 1..).map(|chunk| chunk * CHUNK);
+            std::iter::once(start.0).chain(others.take_while(move |chunk| *chunk < end.0))
+        });
+        chunks.collect()
+    }
+
+    /// Registers what KVM does not know of the chunk around `gpa`, if there is RAM that it does not know.
     ///
     /// # Errors
     /// [`Error::Kvm`].
-    pub fn register(&mut self, vm: &VmFd, gpa: Gpa) -> Result<bool> {
+    pub fn register(&mut self, vm: &VmFd, gpa: Gpa) -> Result<()> {
         let start = Gpa(gpa.0 / CHUNK * CHUNK);
         let chunk = Extent { start, end: Gpa(start.0.saturating_add(CHUNK)) };
-        let chunk = if self.in_chunks { chunk } else { EVERYWHERE };
-        self.gap_at(gpa, chunk).map_or(Ok(false), |gap| self.tell(vm, gap).map(|()| true))
+        self.gap_at(gpa, chunk).map_or(Ok(()), |gap| self.tell(vm, gap))
     }
 
     /// Registers all RAM. False when KVM knows all of it already.
@@ -120,6 +136,10 @@ impl MemorySlots {
     #[must_use]
     pub fn told_at(&self) -> Option<Origin> {
         self.told_at
+    }
+
+    fn ram_size(&self) -> u64 {
+        self.ram.iter().map(|ram| ram.size).sum()
     }
 
     /// Registers what KVM does not know of `part`. False when it knows all RAM there.
@@ -229,7 +249,7 @@ mod tests {
         let slot = |start: u64, end: u64| MemorySlot { gpa: Gpa(start), hva: start + MIB, size: end - start };
         let told = told.iter().map(|(start, end)| slot(*start, *end)).collect();
         let ram = vec![slot(0, 100 * MIB), slot(4096 * MIB, 8192 * MIB)];
-        MemorySlots { ram, in_chunks: true, told, told_at: None }
+        MemorySlots { ram, in_chunks: true, limit: 509, told, told_at: None }
     }
 
     #[test]
@@ -249,5 +269,12 @@ mod tests {
         for known_or_no_ram in [0, 3, 64, 95, 100, 4095, 8192] {
             assert_eq!(gap(known_or_no_ram, 0, 9999), None);
         }
+    }
+
+    #[test]
+    fn who_has_the_same_chunks_knows_all_that_is_known() {
+        let slots = slots(&[(0, 4 * MIB), (40 * MIB, 100 * MIB), (4096 * MIB, 4160 * MIB)]);
+        let chunks: Vec<_> = slots.chunks().into_iter().map(|chunk| chunk / MIB).collect();
+        assert_eq!(chunks, [0, 40, 64, 96, 4096, 4128]);
     }
 }

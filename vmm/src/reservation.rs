@@ -80,7 +80,8 @@ impl Reservation {
         0..self.size as u64
     }
 
-    /// Maps `file` from `file_offset` in the place of what is mapped in `range`, whole pages; after a failure there may be zeros.
+    /// Maps `file` from `file_offset` in the place of what is mapped in `range`, whole pages; after a failure there is what was
+    /// there, or zeros.
     ///
     /// # Errors
     /// When the host refuses.
@@ -88,7 +89,7 @@ impl Reservation {
     /// # Panics
     /// When the range does not lie in here.
     pub(crate) fn replace(&self, range: Range<u64>, file: &File, file_offset: u64) -> io::Result<()> {
-        let (start, size) = self.part(range);
+        let (start, size) = self.part(range.clone());
         let file_offset = file_offset.try_into().map_err(io::Error::other)?;
         let at = |flags, fd, file_offset| {
             // SAFETY: The part is mapped and ours, and stays mapped: whoever points into it finds other bytes there, as RAM may
@@ -99,8 +100,10 @@ impl Reservation {
             return Ok(());
         }
         let failure = io::Error::last_os_error();
-        // The old mapping may be gone, and this file has promised one to everybody who points into it.
-        if at(MAP_FLAGS, -1, 0) == libc::MAP_FAILED {
+        // An advice that changes nothing is refused where nothing is mapped (madvise(2), ENOMEM).
+        let is_mapped = self.advise(range, libc::MADV_NORMAL).is_ok();
+        // This file has promised a mapping to everybody who points into it.
+        if !is_mapped && at(MAP_FLAGS, -1, 0) == libc::MAP_FAILED {
             process::abort();
         }
         Err(failure)
@@ -157,7 +160,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: `new` mapped exactly this range. The regions that point into it are gone: `GuestMemory` drops
+        // SAFETY: The range is mapped, by this file, and nothing else lies in it. The regions that point into it are gone: `GuestMemory` drops
         // them first, and the VM that has it as a memory slot is closed before (`Machine` drops it first).
         unsafe { unmap(self.start, self.size) };
     }

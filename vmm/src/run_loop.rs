@@ -1,5 +1,7 @@
 //! The heart: enter the guest, see why it came out, answer, repeat.
 
+use shared_abi::Gva;
+
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::hypercall;
@@ -39,7 +41,7 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
         Exit::MmioRead { gpa, data } => machine.read_mmio(gpa, data)?,
         Exit::MmioWrite { gpa, data } => machine.write_mmio(gpa, data)?,
         Exit::Halt => Next::Stop(StopReason::Halted { interrupts_enabled: vcpu.interrupts_enabled() }),
-        Exit::TripleFault => Next::Stop(StopReason::TripleFault),
+        Exit::TripleFault => shut_down(vcpu, machine)?,
         Exit::Interrupted => interrupted(vcpu, machine),
         Exit::IoapicEoi { vector } => machine.end_interrupt(vector)?,
         Exit::Debug(event) => Next::Stop(StopReason::Debug(event)),
@@ -51,6 +53,16 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
     };
     observer.on_answer(&next);
     Ok(next)
+}
+
+/// No handler could be called. Its frame may go to RAM that KVM has not been told of, so once all is told the guest tries again:
+/// the registers are those before the exception. Where KVM has reset them, there is nothing to try.
+fn shut_down(vcpu: &Vcpu, machine: &Machine) -> Result<Next> {
+    const RESET_RIP: Gva = Gva(0xFFF0);
+    if vcpu.rip() == Some(RESET_RIP) {
+        return Ok(Next::Stop(StopReason::TripleFault));
+    }
+    machine.retry_or(StopReason::TripleFault)
 }
 
 /// A signal brought the vCPU out: another vCPU's end or request, somebody's wish to stop or pause, or one of the many signals that

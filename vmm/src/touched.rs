@@ -42,11 +42,7 @@ impl Extent {
 pub fn extents(memory: &GuestMemory, gap: u64) -> Vec<Extent> {
     let asked = File::open("/proc/self/pagemap").and_then(|pagemap| ask(&pagemap, memory, gap, is_there));
     let Ok(mut told) = asked else { return all(memory) };
-    let of_program = memory.parts_of_program();
-    if of_program.is_empty() {
-        return told;
-    }
-    told.extend_from_slice(&of_program);
+    told.extend_from_slice(&memory.parts_of_program());
     told.sort_by_key(|extent| extent.start);
     told.dedup_by(|next, last| {
         let is_near = next.start.0 < last.end.0.saturating_add(gap.max(1));

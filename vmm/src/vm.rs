@@ -94,8 +94,8 @@ impl Vm {
             CpuidNeed::Nothing => Cpuid::silent(),
         };
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
-        let mut slots = MemorySlots::new(&kvm, &memory);
-        slots.register_start(&vm, &map, config.vcpus)?;
+        let mut slots = MemorySlots::new(&kvm, &memory, config.vcpus);
+        slots.register_start(&vm, &map)?;
         if interrupts {
             // Before the first vCPU, which gets its local APIC when it is made.
             interrupts::enable_local_apics(&vm)?;

@@ -40,7 +40,7 @@ const ENTRY_SIZE: u64 = 8;
 /// Takes entries that lie one behind the other, and where the first lies: in one table, or in whole tables one behind the other.
 pub type Emit<'a> = dyn FnMut(Gpa, &[u64]) + 'a;
 
-/// Hands `count` entries to `emit`, of which `entry` makes each.
+/// Hands `count` entries of one table to `emit`, of which `entry` makes each.
 fn emit_run(emit: &mut Emit<'_>, gpa: Gpa, count: usize, entry: impl Fn(u64) -> u64) {
     let mut entries = [0; ENTRIES];
     let entries = entries.get_mut(..count).expect("a run lies in one table");

@@ -110,7 +110,7 @@ impl MemoryAnswer {
     fn write(&self, page: &mut Page) {
         page.heading("Guest memory");
         page.fact("size", format!("{} ({} bytes)", size(self.size), self.size));
-        page.fact("HVA", format!("{}: one anonymous mmap, MAP_NORESERVE", self.hva));
+        page.fact("HVA", format!("{}: one range, MAP_NORESERVE", self.hva));
         for region in &self.regions {
             page.fact("GPA", format!("{} = HVA {}", region.gpa, region.hva));
         }

@@ -79,8 +79,8 @@ impl Snapshot {
         let memory = GuestMemory::of_frozen(&parts.ram)?;
         let files = Files::new(surroundings.directory)?;
         let vm = kvm.create_vm().map_err(Error::kvm("KVM_CREATE_VM"))?;
-        let mut slots = MemorySlots::new(kvm, &memory);
-        slots.register_like(&vm, &state.told, count)?;
+        let mut slots = MemorySlots::new(kvm, &memory, count);
+        slots.register_like(&vm, &state.told)?;
         if state.ioapic.is_some() {
             interrupts::enable_local_apics(&vm)?;
         }

@@ -27,7 +27,7 @@ pub struct State {
     pub clock: Option<kvm_clock_data>,
     /// The machine's monotonic time, in nanoseconds.
     pub monotonic_ns: u64,
-    /// Where the parts of RAM start that KVM was told of.
+    /// An address in each chunk of RAM that KVM was told of.
     pub told: Vec<u64>,
     /// The I/O APIC, where there are interrupt controllers.
     pub ioapic: Option<IoapicState>,

@@ -69,7 +69,7 @@ impl Vm {
             asked_by: machine.askers().clone(),
             clock: machine.vm().get_clock().ok(),
             monotonic_ns: elapsed_ns().unwrap_or_default().saturating_add(machine.clock_offset()),
-            told: machine.slots().told().map(|slot| slot.gpa.0).collect(),
+            told: machine.slots().chunks(),
             ioapic: machine.ioapic().map(|ioapic| ioapic.state()),
             console: machine.console().waiting().to_vec(),
             awaits_input: machine.awaits_input(),

@@ -1,19 +1,21 @@
 //! `cargo xtask test --kvm qemu`: the same suites on `kvm_amd`.
 //!
-//! Here they are compiled, there they run. What cannot run there is said by name and counted as skipped.
+//! Here they are compiled, there they run: in two machines at once, since each has one CPU. What cannot run there is said by
+//! name and counted as skipped.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use second_kvm::{Job, Order, Stream};
 
-use super::kernel::Choice;
-use super::machine::{self, Machine, Terminal};
+use super::kernel::{Choice, Kernel};
+use super::machine::{self, Files, Machine, Terminal};
 use crate::guest;
 use crate::test::{Totals, run_suite};
 use crate::workspace::{self, Built, Profile};
@@ -56,6 +58,9 @@ const VMM_INSIDE: &str = "/vmm";
 /// The guests that the tests run.
 const PROFILES: [Profile; 2] = [Profile::Debug, Profile::Release];
 
+/// Machines that run tests at once. Each keeps a core of this computer busy, and takes 2 GiB.
+const MACHINES: usize = 2;
+
 /// A suite takes a minute or two; one that takes this long hangs.
 const SUITE_LIMIT: Duration = Duration::from_secs(20 * 60);
 
@@ -73,10 +78,9 @@ pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
     check_names(&suites)?;
 
     let mut total = boot_tests(filter)?;
-    let machine = Machine::boot(&linux.find()?, &files(&programs, &suites)?)?;
-    for suite in &suites {
-        total.add(&suite.run(filter, &machine)?);
-    }
+    total.skipped += say_what_is_not_run(&suites, filter);
+    let files = files(&programs, &suites)?;
+    total.add(&run_shares(&deal(&suites, filter, MACHINES), &linux.find()?, &files)?);
     println!(
         "\nnot run in QEMU: tests of xtask and second-kvm, which are about this computer, and documentation tests"
     );
@@ -126,37 +130,102 @@ impl Suite {
         format!("/suites/{}", self.built.program.file_name().unwrap_or_default().display())
     }
 
-    /// The tests that cannot run in the machine, with the part of [`NEED_THIS_COMPUTER`] that says so.
-    fn not_run(&self, filter: Option<&str>) -> Vec<(&str, (&'static str, &'static str))> {
-        if !self.is_system() {
-            return Vec::new();
-        }
+    /// The tests that are wanted, each with what it lacks in the machine, if it cannot run there.
+    fn wanted<'a>(&'a self, filter: Option<&str>) -> Vec<(&'a str, Option<&'static str>)> {
         let wanted = self.tests.iter().filter(|test| filter.is_none_or(|filter| test.contains(filter)));
-        let need = |test: &String| NEED_THIS_COMPUTER.iter().copied().find(|(part, _)| test.contains(part));
-        wanted.filter_map(|test| Some((test.as_str(), need(test)?))).collect()
+        wanted.map(|test| (test.as_str(), self.reason_not_to_run(test))).collect()
     }
 
-    fn run(&self, filter: Option<&str>, machine: &Machine) -> Result<Totals> {
-        let name = self.built.source.display().to_string();
-        eprintln!("xtask: in QEMU: tests of {name}");
-        let not_run = self.not_run(filter);
-        let mut command: Vec<_> = self.runner.iter().map(|&word| word.to_owned()).collect();
-        command.push(self.inside());
-        command.extend(filter.map(str::to_owned));
-        for (test, (part, reason)) in &not_run {
+    fn reason_not_to_run(&self, test: &str) -> Option<&'static str> {
+        let mut needs = NEED_THIS_COMPUTER.iter().filter(|_| self.is_system());
+        needs.find(|(part, _)| test.contains(part)).map(|(_, reason)| *reason)
+    }
+}
+
+/// Names the tests that cannot run in a machine, and counts them.
+fn say_what_is_not_run(suites: &[Suite], filter: Option<&str>) -> u64 {
+    let mut count = 0;
+    for (test, reason) in suites.iter().flat_map(|suite| suite.wanted(filter)) {
+        if let Some(reason) = reason {
             println!("test {test} ... not run in QEMU: {reason}");
-            command.extend(["--skip".to_owned(), (*part).to_owned()]);
+            count += 1;
         }
+    }
+    count
+}
+
+/// Some tests of a suite, for one machine.
+struct Task<'a> {
+    suite: &'a Suite,
+    /// Which, in libtest's words.
+    choice: Vec<&'a str>,
+}
+
+/// What one machine does, one after the other.
+type Share<'a> = Vec<Task<'a>>;
+
+/// Deals out the suites to `machines`, those without work left out. The system tests take most of the time, so every machine
+/// has some; neighbours, which often take as long as one another, are on different ones.
+fn deal<'a>(suites: &'a [Suite], filter: Option<&'a str>, machines: usize) -> Vec<Share<'a>> {
+    let mut shares: Vec<Share<'a>> = (0..machines).map(|_| Vec::new()).collect();
+    let (system, others): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.is_system());
+    for (suite, machine) in others.into_iter().zip((0..machines).cycle()) {
+        shares[machine].push(Task { suite, choice: filter.into_iter().collect() });
+    }
+    for suite in system {
+        let tests = suite.wanted(filter).into_iter().filter(|(_, reason)| reason.is_none());
+        let tests: Vec<_> = tests.map(|(test, _)| test).collect();
+        for (share, first) in shares.iter_mut().zip(0..) {
+            let own: Vec<_> = tests.iter().copied().skip(first).step_by(machines).collect();
+            if !own.is_empty() {
+                share.push(Task { suite, choice: [&["--exact"][..], &own].concat() });
+            }
+        }
+    }
+    shares.retain(|share| !share.is_empty());
+    shares
+}
+
+/// Runs all shares at once, each in a machine of its own. What the first does is shown at once, what the others do
+/// afterwards.
+fn run_shares(shares: &[Share<'_>], linux: &Kernel, files: &Files) -> Result<Totals> {
+    let Some((first, others)) = shares.split_first() else { return Ok(Totals::default()) };
+    thread::scope(|scope| {
+        let run = |share, shown| {
+            let machine = Machine::boot(linux, files)?;
+            let mut reader = Reader { shown, ..Reader::default() };
+            run_share(share, &machine, &mut reader).map(|()| reader)
+        };
+        let others: Vec<_> =
+            others.iter().map(|share| scope.spawn(move || run(share, Shown::Later(Vec::new())))).collect();
+        let mut total = run(first, Shown::Now)?.totals;
+        for other in others {
+            let Reader { totals, shown, .. } = other.join().map_err(|_| anyhow!("a thread panicked"))??;
+            shown.show()?;
+            total.add(&totals);
+        }
+        Ok(total)
+    })
+}
+
+fn run_share(share: &Share<'_>, machine: &Machine, reader: &mut Reader) -> Result<()> {
+    for Task { suite, choice } in share {
+        let name = suite.built.source.display().to_string();
+        eprintln!("xtask: in QEMU: tests of {name}");
+        let mut command: Vec<_> = suite.runner.iter().map(|&word| word.to_owned()).collect();
+        command.push(suite.inside());
+        command.extend(choice.iter().map(|&word| word.to_owned()));
         let job = Job { environment: environment(), command: command.into_iter().map(Into::into).collect() };
 
-        let mut reader = Reader::default();
         let no_input = || drop(machine.link().send(&Order::InputEnd));
-        let code = machine.run(job, &mut reader, no_input, Some(SUITE_LIMIT))?;
+        let mut totals = Totals::default();
+        std::mem::swap(&mut totals, &mut reader.totals);
+        let code = machine.run(job, reader, no_input, Some(SUITE_LIMIT))?;
         reader.totals.settle();
-        reader.totals.skipped += not_run.len() as u64;
         reader.totals.judge(code == 0, &name, &format!("exit code {code}"));
-        Ok(reader.totals)
+        reader.totals.add(&totals);
     }
+    Ok(())
 }
 
 /// The names of the tests that `command` would run.
@@ -214,11 +283,36 @@ fn files(programs: &Path, suites: &[Suite]) -> Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// Shows what a suite writes, and reads its results.
+/// When people see what a suite writes.
+#[derive(Default)]
+enum Shown {
+    #[default]
+    Now,
+    Later(Vec<u8>),
+}
+
+impl Shown {
+    fn take(&mut self, bytes: &[u8], mut now: impl Write) -> io::Result<()> {
+        match self {
+            Self::Now => now.write_all(bytes),
+            Self::Later(kept) => kept.write_all(bytes),
+        }
+    }
+
+    fn show(&self) -> io::Result<()> {
+        match self {
+            Self::Now => Ok(()),
+            Self::Later(kept) => io::stdout().write_all(kept),
+        }
+    }
+}
+
+/// Shows what suites write, and reads their results.
 #[derive(Default)]
 struct Reader {
     totals: Totals,
     line: Vec<u8>,
+    shown: Shown,
 }
 
 impl Terminal for Reader {
@@ -226,9 +320,9 @@ impl Terminal for Reader {
         match stream {
             Stream::Stdout => {
                 self.read(bytes);
-                io::stdout().write_all(bytes)
+                self.shown.take(bytes, io::stdout())
             }
-            Stream::Stderr => io::stderr().write_all(bytes),
+            Stream::Stderr => self.shown.take(bytes, io::stderr()),
         }
     }
 }
@@ -262,5 +356,26 @@ mod tests {
                 "{size}"
             );
         }
+    }
+
+    fn suite(source: &str, tests: &[&str]) -> Suite {
+        let built = Built { source: source.into(), program: "suite".into() };
+        Suite { built, runner: &[], tests: tests.iter().map(|&test| test.to_owned()).collect() }
+    }
+
+    #[test]
+    fn every_test_is_one_machine_s_and_what_cannot_run_there_is_nobody_s() {
+        let suites =
+            [suite("lib.rs", &["unit"]), suite(SYSTEM, &["boot::a", "boot::b", "boot::c", "gdb::d"])];
+        let dealt = |filter, machines| -> Vec<Vec<Vec<&str>>> {
+            let shares = deal(&suites, filter, machines);
+            shares.into_iter().map(|share| share.into_iter().map(|task| task.choice).collect()).collect()
+        };
+        assert_eq!(
+            dealt(None, 2),
+            [vec![vec![], vec!["--exact", "boot::a", "boot::c"]], vec![vec!["--exact", "boot::b"]]]
+        );
+        assert_eq!(dealt(Some("boot::b"), 2), [[vec!["boot::b"], vec!["--exact", "boot::b"]]]);
+        assert_eq!(dealt(Some("gdb"), 1), [[vec!["gdb"]]]);
     }
 }

@@ -1,7 +1,7 @@
-//! Page directories that no machine need write, for every machine has the same: those of free RAM above the first GiB, in pages
-//! of 2 MiB.
+//! Page directories that no machine need write, for every machine has the same: those of free RAM above the device hole, in
+//! pages of 2 MiB.
 //!
-//! A machine of 64 GiB has 63 of them, and to have the host give so many pages takes longer than all else that it takes more
+//! A machine of 64 GiB has 61 of them, and to have the host give so many pages takes longer than all else that it takes more
 //! than one of 2 MiB. They are constants of this program, which guest RAM may map
 //! ([`write_or_map`](crate::memory::GuestMemory::write_or_map)).
 
@@ -22,10 +22,8 @@ pub(super) const RIGHTS: Entry = Entry::PRESENT.union(Entry::WRITABLE).union(Ent
 #[repr(C, align(4096))]
 struct Tables([Table; COUNT]);
 
-/// One for each GiB of the largest machine but the first, in which other things lie.
-const COUNT: usize = (layout::MAX_RAM_SIZE / REACH) as usize - 1;
-/// Below the device hole.
-const LOW: usize = (layout::LOW_RAM_MAX_END.0 / REACH) as usize - 1;
+/// One for each GiB of the largest machine that lies above the device hole. Below are other things, and two such tables at most.
+const COUNT: usize = ((layout::MAX_RAM_SIZE - layout::LOW_RAM_MAX_END.0) / REACH) as usize;
 
 static TABLES: Tables = Tables(all());
 
@@ -33,11 +31,7 @@ const fn all() -> [Table; COUNT] {
     let mut tables = [[0; ENTRIES]; COUNT];
     let mut index = 0;
     while index < COUNT {
-        let start = if index < LOW {
-            REACH * (1 + index as u64)
-        } else {
-            layout::HIGH_RAM.0 + REACH * (index - LOW) as u64
-        };
+        let start = layout::HIGH_RAM.0 + REACH * index as u64;
         let mut page = 0;
         while page < ENTRIES {
             let bits = RIGHTS.union(Entry::HUGE_PAGE).bits();
@@ -51,13 +45,10 @@ const fn all() -> [Table; COUNT] {
 
 /// The tables of as much of `start..end` as there are any for, from `start` on.
 pub(super) fn of(start: u64, end: u64) -> &'static [Table] {
-    let first_high = layout::HIGH_RAM.0;
-    let (index, last) = match start {
-        _ if !start.is_multiple_of(REACH) => return &[],
-        REACH.. if start < layout::LOW_RAM_MAX_END.0 => (start / REACH - 1, LOW),
-        _ if start >= first_high => (LOW as u64 + (start - first_high) / REACH, COUNT),
-        _ => return &[],
+    let Some(offset) = start.checked_sub(layout::HIGH_RAM.0).filter(|offset| offset.is_multiple_of(REACH))
+    else {
+        return &[];
     };
-    let (first, wanted) = (index as usize, ((end - start) / REACH) as usize);
-    TABLES.0.get(first..last.min(first + wanted)).unwrap_or_default()
+    let (first, wanted) = ((offset / REACH) as usize, ((end - start) / REACH) as usize);
+    TABLES.0.get(first..COUNT.min(first + wanted)).unwrap_or_default()
 }
