@@ -202,7 +202,7 @@ fn a_repeated_run_is_told_the_same_time_chance_typing_and_files() {
 #[test]
 fn a_run_that_cannot_be_repeated_in_time_is_said_to_be_so() {
     needs!(SingleStep);
-    let why = repeated(probe("without-idt compute-and-fault 100000")).err().expect("it takes too many steps");
+    let why = repeated(probe("without-idt compute-and-fault 10000")).err().expect("it takes too many steps");
     assert!(why.contains("takes more than 6s step by step"), "{why}");
 }
 
