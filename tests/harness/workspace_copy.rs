@@ -35,6 +35,7 @@ impl WorkspaceCopy {
                 copy(&part.path(), &root.join(name));
             }
         }
+        lend_built_dependencies(&root.join("target"));
         Self { root, _alone: alone }
     }
 
@@ -56,6 +57,19 @@ impl WorkspaceCopy {
         let mut cargo = self.cargo();
         cargo.args(["--quiet", "xtask"]);
         cargo
+    }
+}
+
+/// Dependencies from elsewhere are the same in a copy, and take most of a build: a new copy gets what cargo has made of them here.
+/// Where that is not possible, such as between file systems, they are built.
+fn lend_built_dependencies(target: &Path) {
+    let (own, new) = (workspace::target_directory().join("debug"), target.join("debug"));
+    if new.exists() || fs::create_dir_all(&new).is_err() {
+        return;
+    }
+    // What rustc has made is never written to again, only replaced; cargo's notes may be. Both are believed by their times.
+    for (folder, how) in [("deps", "-al"), ("build", "-a"), (".fingerprint", "-a")] {
+        let _ = Command::new("cp").arg(how).arg(own.join(folder)).arg(&new).output();
     }
 }
 
