@@ -1,7 +1,5 @@
 //! Machines that are kept and gone on from, and how they end.
 
-use std::time::Duration;
-
 use shared_abi::Gpa;
 use vmm::debug::CpuState;
 use vmm::exit::Exit;
@@ -10,7 +8,7 @@ use vmm::snapshot::Surroundings;
 use vmm::vcpu::Place;
 use vmm::{Captured, Console, KernelSource, Snapshot, StopHandle, StopReason, Vm, VmConfig};
 
-use super::{optimised_guest, patiently, probe};
+use super::{optimised_guest, probe, slowness};
 
 /// A machine about to do `deed`, and what it prints.
 pub(crate) fn machine(deed: &str, change: impl FnOnce(&mut VmConfig)) -> (Vm, Captured) {
@@ -92,6 +90,5 @@ pub(crate) fn bytes_of(snapshot: &Snapshot) -> Vec<u8> {
 
 /// How many cases are tried: fewer where everything is slower.
 pub(crate) fn cases(wanted: u32) -> u32 {
-    let slowness = patiently(Duration::from_secs(1)).as_secs() as u32;
-    (wanted / slowness.pow(2)).max(10)
+    (wanted / slowness().pow(2)).max(10)
 }

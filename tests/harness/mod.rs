@@ -34,10 +34,15 @@ use elf::{Elf, RX, Segment};
 /// Far more than any guest of the tests takes; a guest that reaches it fails its test.
 const TIME_LIMIT: Duration = Duration::from_secs(20);
 
-/// What `span` of real time becomes where everything is slower: DUET_SLOWNESS times as long.
+/// What `span` of real time becomes where everything is slower.
 pub(crate) fn patiently(span: Duration) -> Duration {
+    span * slowness()
+}
+
+/// How many times as long everything takes: DUET_SLOWNESS, where there is one.
+pub(crate) fn slowness() -> u32 {
     let slowness = std::env::var("DUET_SLOWNESS").ok();
-    span * slowness.map_or(1, |slowness| slowness.parse().expect("DUET_SLOWNESS is a number"))
+    slowness.map_or(1, |slowness| slowness.parse().expect("DUET_SLOWNESS is a number"))
 }
 
 /// The ELF file of the guest program `name`.
