@@ -5,7 +5,6 @@
 //! (getauxval(3): AT_PHDR), and they say which part of the file is which memory (ELF specification, "Program Header").
 
 use std::fs::File;
-use std::io;
 use std::os::unix::fs::FileExt;
 use std::slice;
 
@@ -16,19 +15,15 @@ use libc::{Elf64_Ehdr, Elf64_Phdr, PF_W, PT_LOAD};
 pub(crate) fn find(constant: &[u8]) -> Option<(File, u64)> {
     let offset = offset_of(constant)?;
     let file = File::open("/proc/self/exe").ok()?;
-    let is_same = holds(&file, offset, constant.first_chunk()?).ok()?
-        && holds(&file, offset + constant.len() as u64 - WORD as u64, constant.last_chunk()?).ok()?;
-    is_same.then_some((file, offset))
-}
-
-/// Bytes compared at both ends of a constant.
-const WORD: usize = 8;
-
-fn holds(file: &File, offset: u64, word: &[u8; WORD]) -> io::Result<bool> {
+    // The end: so the file is as long as it should be, too. To look at all of it would take as long as to copy it.
+    let end: &[u8; WORD] = constant.last_chunk()?;
     let mut read = [0; WORD];
-    file.read_exact_at(&mut read, offset)?;
-    Ok(read == *word)
+    file.read_exact_at(&mut read, offset + (constant.len() - WORD) as u64).ok()?;
+    (read == *end).then_some((file, offset))
 }
+
+/// Bytes of a constant that are compared.
+const WORD: usize = 8;
 
 /// Where the headers say that memory which nobody can write to comes from.
 fn offset_of(constant: &[u8]) -> Option<u64> {

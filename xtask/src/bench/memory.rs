@@ -19,8 +19,8 @@ use crate::workspace::{self, Profile};
 /// What the guest prints.
 const GREETING: &[u8] = b"hello from the guest\n";
 
-/// Runs of each machine, unless somebody says how many. A machine of 64 GiB with pages of 4 KiB takes a fifth of a second.
-const ROUNDS: u32 = 30;
+/// Runs of each machine, unless somebody says how many.
+const ROUNDS: u32 = 100;
 /// Runs of each in which memory and page faults are counted: they hardly vary.
 const COUNTED_ROUNDS: u32 = 5;
 
