@@ -67,9 +67,19 @@ fn lend_built_dependencies(target: &Path) {
     if new.exists() || fs::create_dir_all(&new).is_err() {
         return;
     }
-    // What rustc has made is never written to again, only replaced; cargo's notes may be. Both are believed by their times.
-    for (folder, how) in [("deps", "-al"), ("build", "-a"), (".fingerprint", "-a")] {
-        let _ = Command::new("cp").arg(how).arg(own.join(folder)).arg(&new).output();
+    // Libraries are replaced and never written to again, so one file can be in both places. Cargo's notes are copied, with
+    // their times, by which cargo believes them.
+    for library in fs::read_dir(own.join("deps")).into_iter().flatten().flatten() {
+        let is_library = library
+            .path()
+            .extension()
+            .is_some_and(|kind| ["rlib", "rmeta", "so"].iter().any(|own| kind == *own));
+        if is_library && fs::create_dir_all(new.join("deps")).is_ok() {
+            let _ = fs::hard_link(library.path(), new.join("deps").join(library.file_name()));
+        }
+    }
+    for folder in ["build", ".fingerprint"] {
+        let _ = Command::new("cp").arg("-a").arg(own.join(folder)).arg(&new).output();
     }
 }
 

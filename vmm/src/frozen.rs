@@ -84,7 +84,7 @@ impl FrozenRam {
 
     /// What tells of the pages of this process.
     pub(crate) fn pagemap(&self) -> Option<&File> {
-        self.pagemap.get_or_init(|| File::open("/proc/self/pagemap").ok()).as_ref()
+        self.pagemap.get_or_init(|| touched::pagemap().ok()).as_ref()
     }
 }
 

@@ -181,7 +181,7 @@ impl GuestMemory {
     pub fn own_bytes(&self) -> u64 {
         let pages = match self.frozen() {
             Some(frozen) => self.private_pages(&frozen),
-            None => touched::private(self, File::open("/proc/self/pagemap").ok().as_ref()),
+            None => touched::private(self, touched::pagemap().ok().as_ref()),
         };
         pages.iter().map(|extent| extent.end.0 - extent.start.0).sum()
     }

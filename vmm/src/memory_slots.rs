@@ -204,7 +204,7 @@ fn start_parts(map: &GuestMap) -> Vec<Extent> {
     for region in map.regions().iter().filter(|region| region.kind != RegionKind::Free) {
         let start = Gpa(region.start.0 / START * START);
         let end = Gpa(region.end.0.next_multiple_of(START));
-        match parts.last_mut().filter(|last| start <= last.end) {
+        match parts.last_mut().filter(|last| last.reaches(start, 0)) {
             Some(last) => last.end = end,
             None => parts.push(Extent { start, end }),
         }

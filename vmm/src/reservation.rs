@@ -160,8 +160,8 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: The range is mapped, by this file, and nothing else lies in it. The regions that point into it are gone: `GuestMemory` drops
-        // them first, and the VM that has it as a memory slot is closed before (`Machine` drops it first).
+        // SAFETY: The range is mapped, by this file, and nothing else lies in it. The regions that point into it are gone:
+        // `GuestMemory` drops them first, and the VM that has it as a memory slot is closed before (`Machine` drops it first).
         unsafe { unmap(self.start, self.size) };
     }
 }

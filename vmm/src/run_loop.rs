@@ -1,14 +1,12 @@
 //! The heart: enter the guest, see why it came out, answer, repeat.
 
-use shared_abi::Gva;
-
 use crate::error::Result;
 use crate::exit::Exit;
 use crate::hypercall;
 use crate::machine::Machine;
 use crate::next::{Next, StopReason};
 use crate::observe::Observer;
-use crate::vcpu::{Exited, Vcpu};
+use crate::vcpu::{Exited, RESET_RIP, Vcpu};
 
 /// Runs `vcpu` until something ends the run: `None` when that was another vCPU. `observer` is told of every exit and can
 /// change none.
@@ -58,7 +56,6 @@ pub fn turn(vcpu: &mut Vcpu, machine: &Machine, observer: &mut impl Observer) ->
 /// No handler could be called. Its frame may go to RAM that KVM has not been told of, so once all is told the guest tries again:
 /// the registers are those before the exception. Where KVM has reset them, there is nothing to try.
 fn shut_down(vcpu: &Vcpu, machine: &Machine) -> Result<Next> {
-    const RESET_RIP: Gva = Gva(0xFFF0);
     if vcpu.rip() == Some(RESET_RIP) {
         return Ok(Next::Stop(StopReason::TripleFault));
     }

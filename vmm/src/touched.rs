@@ -34,18 +34,31 @@ impl Extent {
     pub fn contains(&self, gpa: Gpa) -> bool {
         self.start <= gpa && gpa < self.end
     }
+
+    /// Whether what begins at `start`, and not before this, is told with it: it lies less than `gap` bytes behind, or touches.
+    pub(crate) fn reaches(&self, start: Gpa, gap: u64) -> bool {
+        start.0 < self.end.0.saturating_add(gap.max(1))
+    }
+}
+
+/// What tells of the pages of this process.
+///
+/// # Errors
+/// When there is no /proc.
+pub(crate) fn pagemap() -> io::Result<File> {
+    File::open("/proc/self/pagemap")
 }
 
 /// The parts of `memory` that may hold anything but zeros, lowest first. Parts that lie less than `gap` bytes apart are
 /// told as one. Where the host does not tell (no /proc), that is all of it.
 #[must_use]
 pub fn extents(memory: &GuestMemory, gap: u64) -> Vec<Extent> {
-    let asked = File::open("/proc/self/pagemap").and_then(|pagemap| ask(&pagemap, memory, gap, is_there));
+    let asked = pagemap().and_then(|pagemap| ask(&pagemap, memory, gap, is_there));
     let Ok(mut told) = asked else { return all(memory) };
     told.extend_from_slice(&memory.parts_of_program());
     told.sort_by_key(|extent| extent.start);
     told.dedup_by(|next, last| {
-        let is_near = next.start.0 < last.end.0.saturating_add(gap.max(1));
+        let is_near = last.reaches(next.start, gap);
         if is_near {
             last.end = last.end.max(next.end);
         }
@@ -204,7 +217,7 @@ struct Found {
 impl Found {
     fn add(&mut self, page: Gpa) {
         let end = Gpa(page.0 + PAGE_SIZE);
-        match self.extents.last_mut().filter(|last| page.0 - last.end.0 < self.gap.max(1)) {
+        match self.extents.last_mut().filter(|last| last.reaches(page, self.gap)) {
             Some(last) => last.end = end,
             None => self.extents.push(Extent { start: page, end }),
         }
@@ -243,7 +256,7 @@ mod tests {
         written.iter().for_each(|gpa| memory.write(*gpa, &[1]).expect("RAM"));
         memory.read(Gpa(0x9000), &mut [0; 4096]).expect("RAM");
 
-        let pagemap = File::open("/proc/self/pagemap").expect("/proc is there");
+        let pagemap = pagemap().expect("/proc is there");
         let asked = ask(&pagemap, &memory, 0, is_private).expect("it can be read");
 
         let expected =

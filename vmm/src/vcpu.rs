@@ -84,6 +84,9 @@ pub struct RunMapping {
     pub mapped_at: Origin,
 }
 
+/// RIP after a reset (Intel SDM vol. 3A, 11.1.4), which some KVMs give a vCPU that shuts down.
+pub(crate) const RESET_RIP: Gva = Gva(0xFFF0);
+
 /// A virtual CPU.
 #[derive(Debug)]
 pub struct Vcpu {

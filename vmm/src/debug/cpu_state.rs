@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::guest_space::GuestSpace;
 use crate::memory::GuestMemory;
 use crate::page_walk::PageTables;
-use crate::vcpu::Vcpu;
+use crate::vcpu::{RESET_RIP, Vcpu};
 
 /// The registers of a vCPU that does not run. They are the guest's: any value may stand in any of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -65,8 +65,7 @@ impl CpuState {
     /// Intel SDM vol. 3A, table 9-1.
     #[must_use]
     pub fn is_reset(&self) -> bool {
-        const RESET_RIP: u64 = 0xFFF0;
-        self.general.rip == RESET_RIP && self.special.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() == 0
+        self.rip() == RESET_RIP && self.special.cr0 & Cr0Flags::PROTECTED_MODE_ENABLE.bits() == 0
     }
 
     /// RIP.

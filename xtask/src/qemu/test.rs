@@ -58,7 +58,7 @@ const VMM_INSIDE: &str = "/vmm";
 /// The guests that the tests run.
 const PROFILES: [Profile; 2] = [Profile::Debug, Profile::Release];
 
-/// Machines that run tests at once. Each keeps a core of this computer busy, and takes 2 GiB.
+/// Machines that run tests at once, at most. Each keeps a core of this computer busy, and takes 2 GiB.
 const MACHINES: usize = 2;
 
 /// A suite takes a minute or two; one that takes this long hangs.
@@ -80,7 +80,8 @@ pub fn run(filter: Option<&str>, linux: &Choice) -> Result<Totals> {
     let mut total = boot_tests(filter)?;
     total.skipped += say_what_is_not_run(&suites, filter);
     let files = files(&programs, &suites)?;
-    total.add(&run_shares(&deal(&suites, filter, MACHINES), &linux.find()?, &files)?);
+    let machines = thread::available_parallelism().map_or(1, |cores| MACHINES.min(cores.get()));
+    total.add(&run_shares(&deal(&suites, filter, machines), &linux.find()?, &files)?);
     println!(
         "\nnot run in QEMU: tests of xtask and second-kvm, which are about this computer, and documentation tests"
     );
@@ -168,7 +169,8 @@ type Share<'a> = Vec<Task<'a>>;
 /// has some; neighbours, which often take as long as one another, are on different ones.
 fn deal<'a>(suites: &'a [Suite], filter: Option<&'a str>, machines: usize) -> Vec<Share<'a>> {
     let mut shares: Vec<Share<'a>> = (0..machines).map(|_| Vec::new()).collect();
-    let (system, others): (Vec<_>, Vec<_>) = suites.iter().partition(|suite| suite.is_system());
+    let suites = suites.iter().filter(|suite| !suite.wanted(filter).is_empty());
+    let (system, others): (Vec<_>, Vec<_>) = suites.partition(|suite| suite.is_system());
     for (suite, machine) in others.into_iter().zip((0..machines).cycle()) {
         shares[machine].push(Task { suite, choice: filter.into_iter().collect() });
     }
@@ -192,17 +194,23 @@ fn run_shares(shares: &[Share<'_>], linux: &Kernel, files: &Files) -> Result<Tot
     let Some((first, others)) = shares.split_first() else { return Ok(Totals::default()) };
     thread::scope(|scope| {
         let run = |share, shown| {
-            let machine = Machine::boot(linux, files)?;
             let mut reader = Reader { shown, ..Reader::default() };
-            run_share(share, &machine, &mut reader).map(|()| reader)
+            let done =
+                Machine::boot(linux, files).and_then(|machine| run_share(share, &machine, &mut reader));
+            (reader, done)
         };
         let others: Vec<_> =
             others.iter().map(|share| scope.spawn(move || run(share, Shown::Later(Vec::new())))).collect();
-        let mut total = run(first, Shown::Now)?.totals;
+        let mut outcomes = vec![run(first, Shown::Now)];
         for other in others {
-            let Reader { totals, shown, .. } = other.join().map_err(|_| anyhow!("a thread panicked"))??;
-            shown.show()?;
-            total.add(&totals);
+            outcomes.push(other.join().map_err(|_| anyhow!("a thread panicked"))?);
+        }
+        // All is shown before an error is told: what a machine wrote before it died says most.
+        outcomes.iter().try_for_each(|(reader, _)| reader.shown.show())?;
+        let mut total = Totals::default();
+        for (reader, done) in outcomes {
+            done?;
+            total.add(&reader.totals);
         }
         Ok(total)
     })
@@ -218,12 +226,11 @@ fn run_share(share: &Share<'_>, machine: &Machine, reader: &mut Reader) -> Resul
         let job = Job { environment: environment(), command: command.into_iter().map(Into::into).collect() };
 
         let no_input = || drop(machine.link().send(&Order::InputEnd));
-        let mut totals = Totals::default();
-        std::mem::swap(&mut totals, &mut reader.totals);
+        let before = std::mem::take(&mut reader.totals);
         let code = machine.run(job, reader, no_input, Some(SUITE_LIMIT))?;
         reader.totals.settle();
         reader.totals.judge(code == 0, &name, &format!("exit code {code}"));
-        reader.totals.add(&totals);
+        reader.totals.add(&before);
     }
     Ok(())
 }
@@ -375,7 +382,8 @@ mod tests {
             dealt(None, 2),
             [vec![vec![], vec!["--exact", "boot::a", "boot::c"]], vec![vec!["--exact", "boot::b"]]]
         );
-        assert_eq!(dealt(Some("boot::b"), 2), [[vec!["boot::b"], vec!["--exact", "boot::b"]]]);
-        assert_eq!(dealt(Some("gdb"), 1), [[vec!["gdb"]]]);
+        assert_eq!(dealt(Some("boot::b"), 2), [[vec!["--exact", "boot::b"]]]);
+        assert_eq!(dealt(Some("unit"), 2), [[vec!["unit"]]]);
+        assert_eq!(dealt(Some("gdb"), 1), Vec::<Vec<Vec<&str>>>::new());
     }
 }
